@@ -1,0 +1,1 @@
+"""Findings and source headers in, DICOM datasets out. No network, no disk, no torch."""

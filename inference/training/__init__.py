@@ -1,0 +1,1 @@
+"""Synthetic heads and reports, training, evaluation, run records."""

@@ -1,0 +1,1 @@
+"""DICOM associations: storage SCP and SCU, storage commitment, query, TLS."""

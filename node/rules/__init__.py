@@ -1,0 +1,1 @@
+"""Pure decisions, no I/O: completion, series choice, priority, retention."""

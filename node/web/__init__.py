@@ -1,0 +1,1 @@
+"""The pages: worklist, study, ranking, labels."""
