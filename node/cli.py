@@ -10,7 +10,19 @@ import typer
 
 from node.errors import FalxError
 
-GROUPS = ("serve", "offline", "cohort", "training", "triage", "reports", "ranking", "admin")
+GROUPS = (
+    "serve",
+    "offline",
+    "network",
+    "cohort",
+    "training",
+    "triage",
+    "labelling",
+    "reports",
+    "ranking",
+    "accounts",
+    "admin",
+)
 
 app = typer.Typer(
     help="falx: deep learning on head CT and MRI, delivered to the PACS. RESEARCH USE ONLY.",
