@@ -42,3 +42,7 @@ def main() -> None:
     except FalxError as error:
         print(f"falx: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -74,7 +74,7 @@ TRANSITIONS: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         TaskState.WAITING: frozenset(
             {TaskState.ANALYSED, TaskState.UNDETERMINED, TaskState.UNSUITABLE, TaskState.FAILED}
         ),
-        TaskState.FAILED: frozenset({TaskState.WAITING}),  # `falx retry`
+        TaskState.FAILED: frozenset(),  # `falx retry` makes a new version, so that no UID names two contents
         TaskState.ANALYSED: frozenset(),
         TaskState.UNDETERMINED: frozenset(),
         TaskState.UNSUITABLE: frozenset(),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from node.config import StorageSettings
 from node.errors import Misconfigured
@@ -38,6 +40,13 @@ def open_database(storage: StorageSettings, name: str) -> Engine:
     engine = _connect(storage, name)
     _migrate(engine, name, storage)
     return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads, so that it neither waits for writers nor makes them wait."""
+    with engine.connect().execution_options(falx_read=True) as connection, connection.begin():
+        yield connection
 
 
 def sqlite_path(storage: StorageSettings, name: str) -> Path:
@@ -66,7 +75,8 @@ def _sqlite_pragmas(connection: sqlite3.Connection, _record: Any) -> None:
 
 def _sqlite_begin(connection: Any) -> None:
     # IMMEDIATE: a transaction that will write takes its lock at once, so it can wait instead of failing at upgrade
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if not connection.get_execution_options().get("falx_read") else "BEGIN")
+    read_only = connection.get_execution_options().get("falx_read", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
 def _migrate(engine: Engine, name: str, storage: StorageSettings) -> None:

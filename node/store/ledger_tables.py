@@ -109,7 +109,8 @@ tasks = Table(
     Column("state", String(16), nullable=False, index=True),  # TaskState
     Column("reason_code", String(64), nullable=False, default=""),
     Column("reason_text", Text, nullable=False, default=""),
-    Column("series_instance_uid", String(64), nullable=False, default=""),  # the chosen series
+    Column("series_instance_uid", String(64), nullable=False, default=""),  # the chosen series; empty: none fits
+    Column("series_version", Integer, nullable=False, default=0),  # series.version that was read
     Column("choice", JSON, nullable=False, default=list),  # every candidate with its reasons
     Column("possibly_incomplete", Boolean, nullable=False, default=False),
     Column("input_key", String(64), nullable=False, default=""),  # decision 5: same key, same result

@@ -1,0 +1,47 @@
+# `make demo` and `make test` do all the set-up; nothing else needs typing.
+PYTHON ?= python3
+BIN := .venv/bin
+DIR ?=
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+.PHONY: setup packages packages-test demo test check fmt lint type arch acceptance models ablation bench clean
+
+setup: .venv/.ready
+.venv/.ready: pyproject.toml constraints.txt docker/install.sh
+	docker/install.sh packages
+	docker/install.sh python $(PYTHON)
+	touch $@
+
+packages-test:
+	docker/install.sh packages-test
+
+demo: setup
+	$(BIN)/falx demo $(DIR)
+
+test: setup packages-test
+	$(BIN)/pytest -m "not slow"
+
+acceptance: setup packages-test
+	$(BIN)/pytest -m slow
+
+check: fmt lint type arch
+fmt:
+	$(BIN)/ruff format --check .
+lint:
+	$(BIN)/ruff check .
+type:
+	$(BIN)/mypy
+arch:
+	$(BIN)/lint-imports
+
+models: setup
+	$(BIN)/python -m inference.training.make_models
+
+ablation: setup
+	$(BIN)/python benchmarks/ablation_ct.py
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv build artefacts cache demo-data

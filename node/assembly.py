@@ -1,0 +1,247 @@
+"""From received instances to tasks: take over the intake, judge completeness, choose series, create tasks.
+
+The one place where the rules meet the ledger. Runs as a loop in the service process; every step is one transaction and
+can be repeated after a kill.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping
+
+from node import log
+from node.config import ModelSettings, Settings
+from node.errors import Corrupt
+from node.headers import Header, from_json, read_header, to_json
+from node.rules.completion import COMPLETE, SeriesView, judge
+from node.rules.priority import urgency
+from node.rules.series_choice import Choice, choose_series, facts_of
+from node.store import intake, ledger
+from node.store.database import now, open_database, reading
+from node.store.ledger import Arrival
+from node.study import CT_HAEMORRHAGE, MR_ABNORMALITY, Priority, SeriesState
+
+BATCH = 400
+MODALITIES = {CT_HAEMORRHAGE: "CT", MR_ABNORMALITY: "MR"}
+
+
+class Assembly:
+    """Takes over what reception stored and turns complete series into tasks.
+
+    Parameters
+    ----------
+    settings
+        The configuration.
+    intake_engine, ledger_engine
+        Open databases; the intake is only read.
+    """
+
+    def __init__(self, settings: Settings, intake_engine: Engine, ledger_engine: Engine) -> None:
+        self._settings = settings
+        self._intake = intake_engine
+        self._ledger = ledger_engine
+        self._headers: dict[str, dict[str, Header]] = defaultdict(dict)  # of open series: SOP Instance UID -> header
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._silence_s = {c.ae_title: c.silence_s for c in settings.reception.callers if c.silence_s}
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set."""
+        while not stop.is_set():
+            busy = self.step()
+            stop.wait(0.05 if busy else 0.25)
+
+    def step(self) -> bool:
+        """Do what there is to do once; True when instances came."""
+        came = self._take_over()
+        self._judge_open_series()
+        self._say_unsuitable()
+        return came
+
+    def learn_count(self, series_instance_uid: str, polls: tuple[int, int]) -> None:
+        """Note two equal C-FIND counts of a series; the query loop calls this."""
+        self._counts[series_instance_uid] = polls
+
+    def _take_over(self) -> bool:
+        with reading(self._ledger) as connection:
+            cursor = ledger.intake_cursor(connection)
+        rows = intake.rows_after(self._intake, cursor, BATCH)
+        if not rows:
+            return False
+        arrivals = []
+        for row in rows:
+            header = self._read(row)
+            if header is not None:
+                self._headers[row.series_instance_uid][row.sop_instance_uid] = header
+            arrivals.append(_arrival(row, header))
+        with self._ledger.begin() as connection:
+            ledger.take_over(connection, arrivals, rows[-1].seq)
+        return True
+
+    def _read(self, row: intake.IntakeRow) -> Header | None:
+        try:
+            return read_header(self._settings.storage.folder / row.path)
+        except (Corrupt, FileNotFoundError) as error:  # stored and acknowledged, so it is booked all the same
+            log.get().warning("header_unreadable", sop_instance_uid=row.sop_instance_uid, error=str(error))
+            return None
+
+    def _judge_open_series(self) -> None:
+        with reading(self._ledger) as connection:
+            rows = ledger.open_series(connection)
+        if not rows:
+            return
+        callers = intake.open_callers(self._intake)
+        for row in rows:
+            self._judge(row, callers)
+
+    def _judge(self, row: RowMapping, callers: set[str]) -> None:
+        uid = row["series_instance_uid"]
+        headers = self._headers_of(uid)
+        at = now()
+        view = SeriesView(
+            headers=tuple(headers.values()),
+            first_received_at=row["first_received_at"],
+            last_received_at=row["last_received_at"],
+            study_last_received_at=row["study_last_received_at"],
+            sender_association_open=row["calling_ae"] in callers,
+            counted=self._counts.get(uid),
+            announced_complete=False,
+        )
+        completion = judge(view, at, self._settings.completion, self._silence_s.get(row["calling_ae"]))
+        if completion.verdict != COMPLETE:
+            return
+        with self._ledger.begin() as connection:
+            ledger.complete_series(
+                connection, uid, why=completion.why, possibly_incomplete=completion.possibly_incomplete, at=at
+            )
+            self._plan(connection, row["study_instance_uid"], at)
+        self._headers.pop(uid, None)
+        self._counts.pop(uid, None)
+
+    def _headers_of(self, series_instance_uid: str) -> Mapping[str, Header]:
+        if series_instance_uid not in self._headers:  # after a restart
+            with reading(self._ledger) as connection:
+                rows = ledger.instances_of(connection, series_instance_uid)
+            self._headers[series_instance_uid] = {
+                r["sop_instance_uid"]: from_json(r["header"]) for r in rows if r["header"]
+            }
+        return self._headers[series_instance_uid]
+
+    def _models(self) -> dict[str, ModelSettings]:
+        models = self._settings.models
+        pairs = {CT_HAEMORRHAGE: models.ct_haemorrhage, MR_ABNORMALITY: models.mr_abnormality}
+        return {purpose: model for purpose, model in pairs.items() if model.enabled}
+
+    def _plan(self, connection: Connection, study_instance_uid: str, at: datetime) -> None:
+        """Create a task for each model that a complete series of the study now fits better than before."""
+        study = ledger.study(connection, study_instance_uid)
+        rows = {r["series_instance_uid"]: r for r in ledger.series_of(connection, study_instance_uid)}
+        for purpose, model in self._models().items():
+            complete = [
+                uid
+                for uid, r in rows.items()
+                if r["state"] == SeriesState.COMPLETE and r["for_analysis"] and r["modality"] == MODALITIES[purpose]
+            ]
+            choice = self._choose(connection, complete, purpose, model)
+            if study is None or choice is None or choice.chosen is None:
+                continue
+            self._add_task(connection, study, rows[choice.chosen.series_instance_uid], purpose, choice, at)
+
+    def _choose(
+        self, connection: Connection, series_uids: Sequence[str], purpose: str, model: ModelSettings
+    ) -> Choice | None:
+        facts = []
+        for uid in series_uids:
+            headers = [from_json(r["header"]) for r in ledger.instances_of(connection, uid) if r["header"]]
+            if headers:
+                facts.append(facts_of(headers))
+        return choose_series(facts, purpose, model.series) if facts else None
+
+    def _add_task(
+        self, connection: Connection, study: RowMapping, row: RowMapping, purpose: str, choice: Choice, at: datetime
+    ) -> None:
+        uid = row["series_instance_uid"]
+        shadows = [False, True] if self._models()[purpose].shadow_folder else [False]
+        for shadow in shadows:
+            current = ledger.current_task(connection, study["study_instance_uid"], purpose, shadow=shadow)
+            if current is not None and (current["series_instance_uid"], current["series_version"]) == (
+                uid,
+                row["version"],
+            ):
+                continue
+            ledger.add_task(
+                connection,
+                {
+                    **_task_values(study, purpose, choice, at),
+                    "shadow": shadow,
+                    "series_instance_uid": uid,
+                    "series_version": row["version"],
+                    "possibly_incomplete": row["possibly_incomplete"],
+                    "last_instance_at": row["last_received_at"],
+                },
+            )
+
+    def _say_unsuitable(self) -> None:
+        """A study of a model's modality that has been silent and has no task gets one that will say so."""
+        at = now()
+        before = at - timedelta(seconds=self._settings.completion.study_silence_s)
+        for purpose, model in self._models().items():
+            with reading(self._ledger) as connection:
+                quiet = ledger.silent_studies_without_task(connection, MODALITIES[purpose], purpose, before)
+            for study_uid in quiet:
+                with self._ledger.begin() as connection:
+                    study = ledger.study(connection, study_uid)
+                    uids = [
+                        r["series_instance_uid"]
+                        for r in ledger.series_of(connection, study_uid)
+                        if r["modality"] == MODALITIES[purpose] and r["for_analysis"]
+                    ]
+                    choice = self._choose(connection, uids, purpose, model)
+                    if study is not None:
+                        values = _task_values(study, purpose, choice, at)
+                        ledger.add_task(connection, {**values, "last_instance_at": study["last_received_at"]})
+
+
+def _task_values(study: RowMapping, purpose: str, choice: Choice | None, at: datetime) -> dict[str, Any]:
+    return {
+        "study_instance_uid": study["study_instance_uid"],
+        "model": purpose,
+        "shadow": False,
+        "choice": [candidate.to_json() for candidate in choice.candidates] if choice else [],
+        "urgency": urgency(study["priority"], MODALITIES[purpose]),
+        "created_at": at,
+    }
+
+
+def _arrival(row: intake.IntakeRow, header: Header | None) -> Arrival:
+    stat = header is not None and (header.requested_procedure_priority or "").upper() in {"STAT", "HIGH"}
+    return Arrival(
+        sop_instance_uid=row.sop_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        path=row.path,
+        sha256=row.sha256,
+        header=to_json(header) if header is not None else {},
+        received_at=row.received_at,
+        intake_seq=row.seq,
+        calling_ae=row.calling_ae,
+        for_analysis=row.for_analysis,
+        modality=(header.modality or "") if header else "",
+        series_description=(header.series_description or "") if header else "",
+        study_description=(header.study_description or "") if header else "",
+        study_date=(header.study_date or "") if header else "",
+        patient_name=(header.patient_name or "") if header else "",
+        patient_id=(header.patient_id or "") if header else "",
+        accession_number=(header.accession_number or "") if header else "",
+        priority=Priority.STAT if stat else Priority.ROUTINE,
+    )
+
+
+def run_assembly(settings: Settings, stop: threading.Event) -> None:
+    """The assembly loop of the service process."""
+    intake_engine, ledger_engine = (open_database(settings.storage, name) for name in ("intake", "ledger"))
+    Assembly(settings, intake_engine, ledger_engine).run(stop)

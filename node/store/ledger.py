@@ -1,0 +1,330 @@
+"""Series, tasks and audit in the ledger: every function works inside the caller's transaction.
+
+One transaction holds a state change and the work it causes (decision 3). Knows no DICOM, no rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
+
+from node.store.ledger_tables import audit, cursors, instances, series, studies, tasks
+from node.study import Priority, SeriesState, TaskState, check_transition
+
+LEASE = timedelta(minutes=15)
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One received instance as the ledger takes it over from the intake."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    path: str
+    sha256: str
+    header: Mapping[str, Any]
+    received_at: datetime
+    intake_seq: int
+    calling_ae: str
+    for_analysis: bool
+    modality: str = ""
+    series_description: str = ""
+    study_description: str = ""
+    study_date: str = ""
+    patient_name: str = ""
+    patient_id: str = ""
+    accession_number: str = ""
+    priority: Priority = Priority.ROUTINE
+
+
+def intake_cursor(connection: Connection) -> int:
+    """The last intake sequence number that was taken over."""
+    return int(connection.scalar(select(cursors.c.value).where(cursors.c.name == "intake")) or 0)
+
+
+def take_over(connection: Connection, arrivals: Sequence[Arrival], cursor: int) -> None:
+    """Book new instances with their series and studies and move the cursor; a complete series becomes late."""
+    for arrival in arrivals:
+        known = connection.scalar(
+            select(instances.c.sop_instance_uid).where(instances.c.sop_instance_uid == arrival.sop_instance_uid)
+        )
+        if known is not None:
+            _renew_path(connection, arrival)
+            continue
+        _book_study(connection, arrival)
+        _book_series(connection, arrival)
+        connection.execute(
+            insert(instances).values(
+                sop_instance_uid=arrival.sop_instance_uid,
+                series_instance_uid=arrival.series_instance_uid,
+                study_instance_uid=arrival.study_instance_uid,
+                path=arrival.path,
+                sha256=arrival.sha256,
+                header=dict(arrival.header),
+                received_at=arrival.received_at,
+                intake_seq=arrival.intake_seq,
+            )
+        )
+    set_cursor(connection, "intake", cursor)
+
+
+def set_cursor(connection: Connection, name: str, value: int) -> None:
+    """Move a cursor."""
+    if connection.execute(update(cursors).where(cursors.c.name == name).values(value=value)).rowcount == 0:
+        connection.execute(insert(cursors).values(name=name, value=value))
+
+
+def _renew_path(connection: Connection, arrival: Arrival) -> None:
+    """An instance that was purged and has come again: same identity, perhaps a new place."""
+    connection.execute(
+        update(instances)
+        .where(instances.c.sop_instance_uid == arrival.sop_instance_uid)
+        .values(path=arrival.path, intake_seq=arrival.intake_seq)
+    )
+    connection.execute(
+        update(studies)
+        .where(studies.c.study_instance_uid == arrival.study_instance_uid)
+        .values(purged_at=None, last_received_at=arrival.received_at)
+    )
+
+
+def _book_study(connection: Connection, arrival: Arrival) -> None:
+    row = connection.execute(
+        select(studies).where(studies.c.study_instance_uid == arrival.study_instance_uid)
+    ).one_or_none()
+    if row is None:
+        connection.execute(
+            insert(studies).values(
+                study_instance_uid=arrival.study_instance_uid,
+                first_received_at=arrival.received_at,
+                last_received_at=arrival.received_at,
+                priority=arrival.priority,
+                patient_name=arrival.patient_name,
+                patient_id=arrival.patient_id,
+                accession_number=arrival.accession_number[:16],
+                study_description=arrival.study_description[:64],
+                study_date=arrival.study_date[:8],
+            )
+        )
+        return
+    values: dict[str, Any] = {"last_received_at": max(row.last_received_at, arrival.received_at), "purged_at": None}
+    if arrival.priority == Priority.STAT:
+        values["priority"] = Priority.STAT
+    connection.execute(
+        update(studies).where(studies.c.study_instance_uid == arrival.study_instance_uid).values(**values)
+    )
+
+
+def _book_series(connection: Connection, arrival: Arrival) -> None:
+    where = series.c.series_instance_uid == arrival.series_instance_uid
+    row = connection.execute(select(series).where(where)).one_or_none()
+    if row is None:
+        connection.execute(
+            insert(series).values(
+                series_instance_uid=arrival.series_instance_uid,
+                study_instance_uid=arrival.study_instance_uid,
+                state=SeriesState.RECEIVING,
+                modality=arrival.modality[:16],
+                description=arrival.series_description[:64],
+                calling_ae=arrival.calling_ae,
+                instances=1,
+                for_analysis=arrival.for_analysis,
+                first_received_at=arrival.received_at,
+                last_received_at=arrival.received_at,
+            )
+        )
+        return
+    values: dict[str, Any] = {
+        "instances": row.instances + 1,
+        "last_received_at": max(row.last_received_at, arrival.received_at),
+        "for_analysis": row.for_analysis or arrival.for_analysis,
+        "calling_ae": arrival.calling_ae,
+    }
+    if row.state == SeriesState.COMPLETE:
+        check_transition(SeriesState.COMPLETE, SeriesState.LATE)
+        values["state"] = SeriesState.LATE
+        record(connection, "series_late", row.study_instance_uid, at=arrival.received_at)
+    connection.execute(update(series).where(where).values(**values))
+
+
+def open_series(connection: Connection) -> Sequence[RowMapping]:
+    """Series that are still receiving, or late again."""
+    states = (SeriesState.RECEIVING, SeriesState.LATE)
+    query = select(series, studies.c.last_received_at.label("study_last_received_at")).join(studies)
+    return connection.execute(query.where(series.c.state.in_(states))).mappings().all()
+
+
+def instances_of(connection: Connection, series_instance_uid: str) -> Sequence[RowMapping]:
+    """The booked instances of a series, in order of arrival."""
+    query = select(instances).where(instances.c.series_instance_uid == series_instance_uid)
+    return connection.execute(query.order_by(instances.c.intake_seq)).mappings().all()
+
+
+def series_of(connection: Connection, study_instance_uid: str) -> Sequence[RowMapping]:
+    """All series of a study."""
+    query = select(series).where(series.c.study_instance_uid == study_instance_uid)
+    return connection.execute(query.order_by(series.c.first_received_at)).mappings().all()
+
+
+def study(connection: Connection, study_instance_uid: str) -> RowMapping | None:
+    """One study's row."""
+    query = select(studies).where(studies.c.study_instance_uid == study_instance_uid)
+    return connection.execute(query).mappings().one_or_none()
+
+
+def complete_series(
+    connection: Connection, series_instance_uid: str, *, why: str, possibly_incomplete: bool, at: datetime
+) -> None:
+    """Close a series: one version more."""
+    where = series.c.series_instance_uid == series_instance_uid
+    row = connection.execute(select(series.c.state, series.c.version).where(where)).one()
+    check_transition(SeriesState(row.state), SeriesState.COMPLETE)
+    connection.execute(
+        update(series)
+        .where(where)
+        .values(
+            state=SeriesState.COMPLETE,
+            version=row.version + 1,
+            completed_at=at,
+            completion=why[:64],
+            possibly_incomplete=possibly_incomplete,
+        )
+    )
+
+
+def current_task(connection: Connection, study_instance_uid: str, model: str, *, shadow: bool) -> RowMapping | None:
+    """The newest version of a study's task, or None."""
+    query = (
+        select(tasks)
+        .where(tasks.c.study_instance_uid == study_instance_uid, tasks.c.model == model, tasks.c.shadow == shadow)
+        .order_by(tasks.c.version.desc())
+        .limit(1)
+    )
+    return connection.execute(query).mappings().one_or_none()
+
+
+def add_task(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Add the next version of a task, waiting; a waiting one that no worker holds is replaced in place."""
+    current = current_task(connection, values["study_instance_uid"], values["model"], shadow=values["shadow"])
+    if current is not None and current["state"] == TaskState.WAITING and not current["claimed_by"]:
+        connection.execute(update(tasks).where(tasks.c.task_id == current["task_id"]).values(**values))
+        return int(current["task_id"])
+    version = current["version"] + 1 if current is not None else 1
+    row = {**values, "version": version, "state": TaskState.WAITING, "run_after": values["created_at"]}
+    return int(connection.execute(insert(tasks).values(**row)).inserted_primary_key[0])  # type: ignore[index]
+
+
+def claim_task(connection: Connection, worker: str, at: datetime) -> RowMapping | None:
+    """Take the most urgent waiting task (STAT, CT, then age); one whose worker died is taken over after its lease."""
+    free = or_(tasks.c.claimed_by == "", tasks.c.claimed_until < at)
+    query = (
+        select(tasks)
+        .where(and_(tasks.c.state == TaskState.WAITING, tasks.c.run_after <= at, free))
+        .order_by(tasks.c.urgency, tasks.c.last_instance_at, tasks.c.task_id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        return None
+    values = {"claimed_by": worker, "claimed_until": at + LEASE, "attempt": row["attempt"] + 1}
+    connection.execute(update(tasks).where(tasks.c.task_id == row["task_id"]).values(**values))
+    taken: RowMapping = connection.execute(select(tasks).where(tasks.c.task_id == row["task_id"])).mappings().one()
+    return taken
+
+
+def release_claims(connection: Connection, worker_prefix: str) -> int:
+    """Free the tasks that dead workers of this host held; called by the supervisor when a worker has ended."""
+    held = and_(tasks.c.state == TaskState.WAITING, tasks.c.claimed_by.startswith(worker_prefix))
+    return connection.execute(update(tasks).where(held).values(claimed_by="", claimed_until=None)).rowcount
+
+
+def postpone_task(connection: Connection, task_id: int, until: datetime, why: str, *, attempt: int) -> None:
+    """Give a task back for a later try."""
+    values = {"claimed_by": "", "claimed_until": None, "run_after": until, "reason_text": why, "attempt": attempt}
+    connection.execute(update(tasks).where(tasks.c.task_id == task_id).values(**values))
+
+
+def drop_task(connection: Connection, task_id: int) -> None:
+    """Remove a waiting task whose answer is there already (the same study sent again)."""
+    connection.execute(tasks.delete().where(tasks.c.task_id == task_id, tasks.c.state == TaskState.WAITING))
+
+
+def finish_task(connection: Connection, task_id: int, state: TaskState, values: Mapping[str, Any]) -> None:
+    """Give a task its final state; older versions become superseded by it."""
+    row = connection.execute(select(tasks).where(tasks.c.task_id == task_id)).mappings().one()
+    check_transition(TaskState(row["state"]), state)
+    final = {**values, "state": state, "claimed_by": "", "claimed_until": None}
+    connection.execute(update(tasks).where(tasks.c.task_id == task_id).values(**final))
+    connection.execute(update(tasks).where(_older(row)).values(superseded_by=task_id))
+
+
+def superseded(connection: Connection, task_id: int) -> Sequence[RowMapping]:
+    """Final older versions of this task, newest first."""
+    row = connection.execute(select(tasks).where(tasks.c.task_id == task_id)).mappings().one()
+    query = select(tasks).where(_older(row)).order_by(tasks.c.version.desc())
+    return connection.execute(query).mappings().all()
+
+
+def _older(row: RowMapping) -> Any:
+    return and_(
+        tasks.c.study_instance_uid == row["study_instance_uid"],
+        tasks.c.model == row["model"],
+        tasks.c.shadow == row["shadow"],
+        tasks.c.version < row["version"],
+        tasks.c.superseded_by.is_(None),
+    )
+
+
+def hold_study(connection: Connection, study_instance_uid: str, why: str) -> None:
+    """Keep a study's results back and say why."""
+    where = studies.c.study_instance_uid == study_instance_uid
+    connection.execute(update(studies).where(where).values(held_reason=why))
+
+
+def record(
+    connection: Connection,
+    action: str,
+    study_instance_uid: str = "",
+    *,
+    at: datetime,
+    actor: str = "falx",
+    detail: str = "",
+) -> None:
+    """Write a line of the audit trail; ``detail`` holds no patient data."""
+    connection.execute(
+        insert(audit).values(at=at, actor=actor, action=action, study_instance_uid=study_instance_uid, detail=detail)
+    )
+
+
+def counts(connection: Connection) -> dict[str, dict[str, int]]:
+    """Numbers of series and tasks by state."""
+    out: dict[str, dict[str, int]] = {}
+    for name, table in (("series", series), ("tasks", tasks)):
+        rows: Iterable[Any] = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
+        out[name] = {str(state): int(number) for state, number in rows}
+    return out
+
+
+def silent_studies_without_task(connection: Connection, modality: str, model: str, before: datetime) -> list[str]:
+    """Studies with series of ``modality`` for analysis, last received before ``before``, for which ``model`` has no task."""
+    task_exists = (
+        select(tasks.c.task_id).where(tasks.c.study_instance_uid == studies.c.study_instance_uid, tasks.c.model == model)
+    ).exists()
+    series_exists = (
+        select(series.c.series_instance_uid).where(
+            series.c.study_instance_uid == studies.c.study_instance_uid,
+            series.c.modality == modality,
+            series.c.for_analysis,
+        )
+    ).exists()
+    query = select(studies.c.study_instance_uid).where(
+        studies.c.last_received_at < before, series_exists, ~task_exists, studies.c.purged_at.is_(None)
+    )
+    return list(connection.scalars(query.limit(100)))

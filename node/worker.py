@@ -1,0 +1,103 @@
+"""The worker process: models loaded once, then one claimed task after the other."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from sqlalchemy import RowMapping
+
+from inference.engine import Engine as InferenceEngine
+from inference.engine import shipped
+from node import log
+from node.config import ModelSettings, Settings
+from node.errors import Misconfigured, Transient
+from node.pipeline import RETRY, Bench, run_task
+from node.store import ledger
+from node.store.database import now, open_database
+from node.study import CT_HAEMORRHAGE, MR_ABNORMALITY, TaskState
+
+IDLE_S = 0.2
+
+
+def enabled_models(settings: Settings) -> dict[str, ModelSettings]:
+    """The models that this node runs, by purpose."""
+    models = {CT_HAEMORRHAGE: settings.models.ct_haemorrhage, MR_ABNORMALITY: settings.models.mr_abnormality}
+    return {purpose: model for purpose, model in models.items() if model.enabled}
+
+
+def model_folder(settings: Settings, purpose: str) -> Path:
+    """Which model folder serves a purpose: the configured one, else the deployed one, else the shipped one."""
+    configured = enabled_models(settings)[purpose].folder
+    deployed = settings.storage.folder / "models" / purpose / "current"
+    if configured is not None:
+        return configured
+    return deployed if deployed.exists() else shipped(purpose)
+
+
+def load_engine(settings: Settings, folders: Mapping[str, Path]) -> InferenceEngine:
+    """Load and warm the models; raise Misconfigured when a folder's hash is wrong or the device is absent."""
+    models = settings.models
+    threads = models.threads or max(1, (os.cpu_count() or 1) // models.workers)
+    points = {purpose: model.operating_point for purpose, model in enabled_models(settings).items() if model.operating_point}
+    try:
+        engine = InferenceEngine(folders, device=models.device, threads=threads, operating_points=points)
+        engine.warm_up()
+    except (ValueError, OSError) as error:
+        raise Misconfigured(f"models: {error}") from error
+    return engine
+
+
+def open_bench(settings: Settings) -> Bench:
+    """Everything a worker needs, models warm."""
+    models = enabled_models(settings)
+    shadows = {purpose: model.shadow_folder for purpose, model in models.items() if model.shadow_folder}
+    return Bench(
+        settings=settings,
+        ledger=open_database(settings.storage, "ledger"),
+        engine=load_engine(settings, {purpose: model_folder(settings, purpose) for purpose in models}),
+        shadow_engine=load_engine(settings, shadows) if shadows else None,
+    )
+
+
+def run_worker(settings: Settings, name: str, stop: threading.Event) -> None:
+    """Answer tasks until ``stop``; the task in hand is finished first."""
+    bench = open_bench(settings)
+    with bench.ledger.begin() as connection:
+        ledger.release_claims(connection, name)  # of a predecessor that was killed
+    log.get().info("worker_ready", worker=name)
+    while not stop.is_set():
+        with bench.ledger.begin() as connection:
+            task = ledger.claim_task(connection, name, now())
+        if task is None:
+            stop.wait(IDLE_S)
+            continue
+        answer(task, bench)
+
+
+def answer(task: RowMapping, bench: Bench) -> None:
+    """Run one task; whatever goes wrong becomes a postponed or, after the last attempt, a failed task."""
+    try:
+        run_task(task, bench)
+    except Transient as error:
+        log.get().warning("task_postponed", task=task["task_id"], why=str(error))
+        with bench.ledger.begin() as connection:  # nothing is wrong with the task: the attempt does not count
+            ledger.postpone_task(connection, task["task_id"], now() + RETRY, str(error), attempt=task["attempt"] - 1)
+    except Exception as error:  # the worker loop: one bad study must not stop the others
+        log.get().error("task_failed", task=task["task_id"], error=type(error).__name__, exc_info=True)
+        _try_again_or_fail(task, bench, type(error).__name__)
+
+
+def _try_again_or_fail(task: RowMapping, bench: Bench, what: str) -> None:
+    at = now()
+    with bench.ledger.begin() as connection:
+        if task["attempt"] <= ledger.MAX_ATTEMPTS:
+            until = at + RETRY * 2 ** (task["attempt"] - 1)
+            ledger.postpone_task(connection, task["task_id"], until, what, attempt=task["attempt"])
+            return
+        text = f"{what}: no result object could be built; see the log, then `falx retry`"  # shown, since none is sent
+        values = {"finished_at": at, "reason_code": "worker_failed", "reason_text": text}
+        ledger.finish_task(connection, task["task_id"], TaskState.FAILED, values)
+        ledger.record(connection, "task_failed", task["study_instance_uid"], at=at, detail=what)
