@@ -1,0 +1,294 @@
+"""Reception's writing of the intake: one thread that commits whatever waits as a group.
+
+For each group: decide (new, same content, different content), rename, sync the folders, one transaction, then wake
+all who wait. An answer of Success is sent only after ``commit`` returned, so what was acknowledged is on the disk and
+in the index. Files of a group whose transaction failed are taken away again: their senders are told it failed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from node.errors import FalxError, Misconfigured
+from node.store import intake_tables as tables
+from node.store.intake import open_purges
+from node.store.part10 import FOR_ANALYSIS, FileMeta, Names
+from node.store.spool import Spool, instance_path
+
+log = structlog.get_logger()
+_GROUP = 256  # at most so many in one transaction
+_PURGE_EVERY_S = 1.0
+
+
+class NotCommitted(FalxError):
+    """The intake could not be written: the instance is not stored, the sender must be told so."""
+
+
+class Outcome(StrEnum):
+    """What became of an arrival."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"  # same content is here already
+    CONFLICT = "conflict"  # other content under this SOP Instance UID is here: the new one is in quarantine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One instance, written and synced as ``part``, to be taken in. ``association`` is empty at start-up's adoption."""
+
+    part: Path
+    names: Names
+    meta: FileMeta
+    size_bytes: int
+    sha256: str
+    received_at: datetime
+    association: str = ""
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Where it goes."""
+        names = self.names
+        return instance_path(names.study_instance_uid, names.series_instance_uid, names.sop_instance_uid)
+
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of ``instances``."""
+        return {
+            "study_instance_uid": self.names.study_instance_uid,
+            "series_instance_uid": self.names.series_instance_uid,
+            "sop_instance_uid": self.names.sop_instance_uid,
+            "sop_class_uid": self.names.sop_class_uid,
+            "transfer_syntax_uid": self.meta.transfer_syntax_uid,
+            "modality": self.names.modality,
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "sha256": self.sha256,
+            "calling_ae": self.meta.calling_ae,
+            "called_ae": self.meta.called_ae,
+            "remote_host": self.meta.remote_host,
+            "received_at": self.received_at,
+            "for_analysis": self.names.sop_class_uid in FOR_ANALYSIS,
+        }
+
+    def quarantine_row(self, kept: PurePosixPath, code: str, reason: str) -> dict[str, Any]:
+        """Return it as a row of ``quarantine``."""
+        return {
+            "received_at": self.received_at,
+            "code": code,
+            "reason": reason,
+            "path": str(kept),
+            "study_instance_uid": self.names.study_instance_uid,
+            "sop_instance_uid": self.names.sop_instance_uid,
+            "size_bytes": self.size_bytes,
+            "sha256": self.sha256,
+            "calling_ae": self.meta.calling_ae,
+            "remote_host": self.meta.remote_host,
+        }
+
+
+@dataclass(slots=True)
+class _Group:
+    """What one transaction is going to do, and how to undo its renames."""
+
+    renamed: list[tuple[Path, PurePosixPath]] = field(default_factory=list)  # part, final
+    set_aside: list[tuple[Path, PurePosixPath]] = field(default_factory=list)  # part, place in quarantine
+    surplus: list[Path] = field(default_factory=list)  # parts to delete once committed
+
+
+_Job = tuple[Callable[[Connection, _Group], Any], "Future[Any]"]
+
+
+class IntakeWriter:
+    """The only writer of the intake. Start it with ``with``; leaving it commits what still waits.
+
+    Raises
+    ------
+    Misconfigured
+        Another process receives into the same storage folder.
+    """
+
+    def __init__(self, engine: Engine, spool: Spool) -> None:
+        self.engine = engine
+        self.spool = spool
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._open: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="intake-committer", daemon=True)
+        self._lock_file = (spool.folder / "spool.lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock_file.close()
+            raise Misconfigured(
+                f"another reception process uses {spool.folder}: stop it, or give this one its own storage.folder"
+            ) from None
+        with engine.begin() as connection:  # associations of a process that is gone
+            connection.execute(delete(tables.associations))
+
+    def __enter__(self) -> IntakeWriter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        self._lock_file.close()
+
+    def commit(self, arrival: Arrival) -> Outcome:
+        """Take ``arrival`` in and return once it is durable; raise NotCommitted (its part stays) when it cannot be."""
+        return Outcome(self._do(lambda connection, group: self._take_in(connection, group, arrival)))
+
+    def quarantine(self, arrival: Arrival, reason: str) -> None:
+        """Keep ``arrival``'s bytes in quarantine as ``unreadable``; return once that is durable."""
+        self._do(lambda connection, group: self._set_aside(connection, group, arrival, "unreadable", reason))
+
+    def record_commitment(
+        self, *, transaction_uid: str, committed: Sequence[str], failed: dict[str, int], calling_ae: str, at: datetime
+    ) -> None:
+        """Record a storage commitment answer; return once it is durable."""
+        values = {
+            "transaction_uid": transaction_uid,
+            "committed": list(committed),
+            "failed": failed,
+            "calling_ae": calling_ae,
+            "received_at": at,
+        }
+        self._do(lambda connection, _group: connection.execute(insert(tables.commitment_events).values(**values)))
+
+    def association_closed(self, association: str) -> None:
+        """Note that an association on which something was stored has ended; does not wait."""
+
+        def close(connection: Connection, _group: _Group) -> None:
+            self._forget_association(connection, association)
+
+        self._jobs.put((close, Future()))
+
+    def _do(self, act: Callable[[Connection, _Group], Any]) -> Any:
+        done: Future[Any] = Future()
+        self._jobs.put((act, done))
+        return done.result()
+
+    def _run(self) -> None:
+        purged_at = 0.0
+        while True:
+            if time.monotonic() - purged_at >= _PURGE_EVERY_S:
+                self._carry_out_purges()
+                purged_at = time.monotonic()
+            try:
+                jobs = [self._jobs.get(timeout=_PURGE_EVERY_S)]
+            except queue.Empty:
+                continue
+            while len(jobs) < _GROUP and not self._jobs.empty():
+                jobs.append(self._jobs.get_nowait())
+            self._commit_group([job for job in jobs if job is not None])
+            if None in jobs:
+                return
+
+    def _commit_group(self, jobs: list[_Job]) -> None:
+        group = _Group()
+        try:
+            with self.engine.begin() as connection:
+                results = [act(connection, group) for act, _done in jobs]
+                if group.renamed or group.set_aside:
+                    self.spool.sync_folders([final for _part, final in group.renamed + group.set_aside])
+        except (SQLAlchemyError, OSError) as error:
+            self._undo(group)
+            if len(jobs) > 1:  # one of them may be at fault: each for itself
+                for job in jobs:
+                    self._commit_group([job])
+                return
+            log.error("intake_not_committed", error=type(error).__name__, detail=str(error.__cause__ or error)[:200])
+            jobs[0][1].set_exception(NotCommitted(f"the intake cannot be written ({type(error).__name__})"))
+            return
+        for part in group.surplus:
+            part.unlink(missing_ok=True)
+        for (_act, done), result in zip(jobs, results, strict=True):
+            done.set_result(result)
+
+    def _undo(self, group: _Group) -> None:
+        self._open.clear()
+        for part, final in reversed(group.renamed + group.set_aside):
+            try:
+                (self.spool.folder / final).replace(part)
+            except OSError as error:  # it stays without a row and is adopted at the next start
+                log.error("rename_not_undone", path=str(final), error=error.strerror)
+
+    def _take_in(self, connection: Connection, group: _Group, arrival: Arrival) -> Outcome:
+        known = connection.execute(
+            select(tables.instances.c.sha256, tables.instances.c.path).where(
+                tables.instances.c.sop_instance_uid == arrival.names.sop_instance_uid
+            )
+        ).one_or_none()
+        if known is None:
+            self.spool.take_in(arrival.part, arrival.path)
+            group.renamed.append((arrival.part, arrival.path))
+            connection.execute(insert(tables.instances).values(**arrival.row()))
+            self._note_association(connection, arrival)
+            return Outcome.STORED
+        if (known.sha256, known.path) == (arrival.sha256, str(arrival.path)):
+            group.surplus.append(arrival.part)
+            return Outcome.DUPLICATE
+        if self._in_quarantine(connection, arrival):
+            group.surplus.append(arrival.part)
+        else:
+            reason = "another object with this SOP Instance UID and other content was received before; it was kept"
+            self._set_aside(connection, group, arrival, "different-content", reason)
+        return Outcome.CONFLICT
+
+    def _note_association(self, connection: Connection, arrival: Arrival) -> None:
+        if arrival.association and arrival.association not in self._open:
+            self._forget_association(connection, arrival.association)
+            connection.execute(
+                insert(tables.associations).values(
+                    association=arrival.association, calling_ae=arrival.meta.calling_ae, opened_at=arrival.received_at
+                )
+            )
+            self._open.add(arrival.association)
+
+    def _forget_association(self, connection: Connection, association: str) -> None:
+        connection.execute(delete(tables.associations).where(tables.associations.c.association == association))
+        self._open.discard(association)
+
+    def _in_quarantine(self, connection: Connection, arrival: Arrival) -> bool:
+        kept = tables.quarantine.c
+        return (
+            connection.execute(
+                select(kept.quarantine_id).where(
+                    kept.sop_instance_uid == arrival.names.sop_instance_uid, kept.sha256 == arrival.sha256
+                )
+            ).first()
+            is not None
+        )
+
+    def _set_aside(self, connection: Connection, group: _Group, arrival: Arrival, code: str, reason: str) -> None:
+        kept = self.spool.quarantine(arrival.part, arrival.received_at)
+        group.set_aside.append((arrival.part, kept))
+        connection.execute(insert(tables.quarantine).values(**arrival.quarantine_row(kept, code, reason)))
+
+    def _carry_out_purges(self) -> None:
+        """Files first, then rows and request in one transaction: a killed process repeats it."""
+        requests, found = tables.purge_requests, tables.instances.c
+        try:
+            if not open_purges(self.engine):
+                return
+            with self.engine.begin() as connection:
+                for request in connection.execute(select(requests)).all():
+                    chosen = (found.study_instance_uid == request.study_instance_uid) & (found.seq <= request.up_to_seq)
+                    for path in connection.execute(select(found.path).where(chosen)).scalars().all():
+                        self.spool.remove(PurePosixPath(path))
+                    connection.execute(delete(tables.instances).where(chosen))
+                    connection.execute(delete(requests).where(requests.c.request_id == request.request_id))
+        except (SQLAlchemyError, OSError) as error:
+            log.error("purge_failed", error=type(error).__name__)
