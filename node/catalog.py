@@ -5,14 +5,14 @@ Used by the commands that read folders (infer, send, train, evaluate, rank). Fol
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference.result import Reason
-from node.errors import Rejected
-from node.headers import Header
+from node.errors import Corrupt, Rejected
+from node.headers import Header, read_header
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 

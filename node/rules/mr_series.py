@@ -1,4 +1,4 @@
-"""Which MR series is an axial T2 of the head: by acquisition parameters first, by descriptions where they fail. Pure."""
+"""Which MR series is an axial T2 of the head: by parameters first, by descriptions where they fail. Pure."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def worklist_score(probability: float | None, present: bool | None, waited_s: fl
     Returns
     -------
     float
-        0..1 for a fresh routine study by probability (at least 0.5 when present), plus 1 per day waited, plus 1000 for STAT.
+        0..1 by probability (at least 0.5 when present), plus 1 per day waited, plus 1000 for STAT.
     """
     chance = 0.5 if probability is None else min(max(probability, 0.0), 1.0)
     if present:

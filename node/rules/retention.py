@@ -18,7 +18,8 @@ from node.study import DeliveryState, SeriesState, TaskState
 class StoredStudy:
     """What the ledger knows of a study for this decision; times are aware UTC.
 
-    ``objects_created_at`` is the newest object's time; None when falx made none. ``for_analysis``: any of its series is.
+    ``objects_created_at`` is the newest object's time, None when falx made none; ``for_analysis`` holds when any
+    series is.
     """
 
     study_instance_uid: str
@@ -68,13 +69,12 @@ def _obstacle(study: StoredStudy) -> str:
         return "held for a person to look at"
     if not study.for_analysis:
         return ""
-    if any(state is not SeriesState.COMPLETE for state in study.series):
-        return "still being received"
-    if not study.tasks:
-        return "not yet judged"
-    if TaskState.WAITING in study.tasks:
-        return "waits for analysis"
-    if TaskState.FAILED in study.tasks:
-        return "analysis failed: `falx retry` or `falx purge --study`"
     unconfirmed = sum(state is not DeliveryState.CONFIRMED for state in study.deliveries)
-    return f"{unconfirmed} deliveries not confirmed" if unconfirmed else ""
+    obstacles = {
+        "still being received": any(state is not SeriesState.COMPLETE for state in study.series),
+        "not yet judged": not study.tasks,
+        "waits for analysis": TaskState.WAITING in study.tasks,
+        "analysis failed; `falx retry` repeats it": TaskState.FAILED in study.tasks,
+        f"{unconfirmed} deliveries not confirmed": unconfirmed > 0,
+    }
+    return next((text for text, holds in obstacles.items() if holds), "")
