@@ -53,7 +53,7 @@ case "${1:-}" in
       exit 1
     }
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    .venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+    .venv/bin/pip install -q -c constraints.txt -e ".[${FALX_EXTRAS:-dev}]"
     ;;
   *)
     echo "usage: install.sh packages | packages-test | python [PYTHON]" >&2

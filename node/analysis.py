@@ -1,4 +1,4 @@
-"""From the files of one series to what the model says of it: read, analyse, and name the reason when there is no answer.
+"""From the files of one series to what the model says of it, or the reason why it says nothing.
 
 Shared by the node (:mod:`node.pipeline`) and the offline command; knows no ledger and no network.
 """

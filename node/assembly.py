@@ -7,6 +7,7 @@ can be repeated after a kill.
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from node import log
 from node.config import ModelSettings, Settings
 from node.errors import Corrupt
 from node.headers import Header, from_json, read_header, to_json
-from node.rules.completion import COMPLETE, SeriesView, judge
+from node.rules.completion import Completion, SeriesView, Verdict, judge
 from node.rules.priority import urgency
 from node.rules.series_choice import Choice, choose_series, facts_of
 from node.store import intake, ledger
@@ -46,7 +47,8 @@ class Assembly:
         self._intake = intake_engine
         self._ledger = ledger_engine
         self._headers: dict[str, dict[str, Header]] = defaultdict(dict)  # of open series: SOP Instance UID -> header
-        self._counts: dict[str, tuple[int, int]] = {}
+        self._counts: dict[str, tuple[int, int]] = {}  # the last two C-FIND counts
+        self._unchanged_since: dict[str, tuple[int, float]] = {}  # instances held, and the monotonic time since
         self._silence_s = {c.ae_title: c.silence_s for c in settings.reception.callers if c.silence_s}
 
     def run(self, stop: threading.Event) -> None:
@@ -67,8 +69,10 @@ class Assembly:
         self._counts[series_instance_uid] = polls
 
     def _take_over(self) -> bool:
+        # a rebuilt intake numbers its rows anew, so each generation has a cursor of its own
+        name = f"intake {intake.generation(self._intake)}"
         with reading(self._ledger) as connection:
-            cursor = ledger.intake_cursor(connection)
+            cursor = ledger.cursor(connection, name)
         rows = intake.rows_after(self._intake, cursor, BATCH)
         if not rows:
             return False
@@ -79,7 +83,8 @@ class Assembly:
                 self._headers[row.series_instance_uid][row.sop_instance_uid] = header
             arrivals.append(_arrival(row, header))
         with self._ledger.begin() as connection:
-            ledger.take_over(connection, arrivals, rows[-1].seq)
+            ledger.take_over(connection, arrivals)
+            ledger.set_cursor(connection, name, rows[-1].seq)
         return True
 
     def _read(self, row: intake.IntakeRow) -> Header | None:
@@ -99,28 +104,40 @@ class Assembly:
             self._judge(row, callers)
 
     def _judge(self, row: RowMapping, callers: set[str]) -> None:
-        uid = row["series_instance_uid"]
-        headers = self._headers_of(uid)
-        at = now()
-        view = SeriesView(
-            headers=tuple(headers.values()),
-            first_received_at=row["first_received_at"],
-            last_received_at=row["last_received_at"],
-            study_last_received_at=row["study_last_received_at"],
-            sender_association_open=row["calling_ae"] in callers,
-            counted=self._counts.get(uid),
-            announced_complete=False,
-        )
-        completion = judge(view, at, self._settings.completion, self._silence_s.get(row["calling_ae"]))
-        if completion.verdict != COMPLETE:
+        uid, at = row["series_instance_uid"], now()
+        completion = self._completion(row, callers, at)
+        if completion.verdict != Verdict.COMPLETE:
             return
         with self._ledger.begin() as connection:
             ledger.complete_series(
                 connection, uid, why=completion.why, possibly_incomplete=completion.possibly_incomplete, at=at
             )
             self._plan(connection, row["study_instance_uid"], at)
-        self._headers.pop(uid, None)
-        self._counts.pop(uid, None)
+        for memory in (self._headers, self._counts, self._unchanged_since):
+            memory.pop(uid, None)
+
+    def _completion(self, row: RowMapping, callers: set[str], at: datetime) -> Completion:
+        uid = row["series_instance_uid"]
+        headers = tuple(self._headers_of(uid).values())
+        # a monotonic clock of our own, since the wall clock may be set back; after a restart it starts anew
+        held, since = self._unchanged_since.get(uid, (-1, 0.0))
+        if held != row["instances"]:
+            since = time.monotonic() - max(0.0, min((at - row["last_received_at"]).total_seconds(), 1.0))
+            self._unchanged_since[uid] = (row["instances"], since)
+        view = SeriesView(
+            headers=headers,
+            first_received_at=row["first_received_at"],
+            last_received_at=row["last_received_at"],
+            last_completed_at=row["completed_at"],
+            study_last_received_at=row["study_last_received_at"],
+            sender_association_open=row["calling_ae"] in callers,
+            counted=self._counts.get(uid),
+            unchanged_s=time.monotonic() - since,
+        )
+        settings = self._settings.completion
+        if not row["for_analysis"]:  # nobody waits for it, so silence is enough
+            settings = settings.model_copy(update={"silence_without_coverage_s": settings.silence_s})
+        return judge(view, at, settings, self._silence_s.get(row["calling_ae"]))
 
     def _headers_of(self, series_instance_uid: str) -> Mapping[str, Header]:
         if series_instance_uid not in self._headers:  # after a restart
@@ -218,7 +235,7 @@ def _task_values(study: RowMapping, purpose: str, choice: Choice | None, at: dat
 
 
 def _arrival(row: intake.IntakeRow, header: Header | None) -> Arrival:
-    stat = header is not None and (header.requested_procedure_priority or "").upper() in {"STAT", "HIGH"}
+    stat = header is not None and header.requested_priority.upper() in {"STAT", "HIGH"}
     return Arrival(
         sop_instance_uid=row.sop_instance_uid,
         series_instance_uid=row.series_instance_uid,
@@ -230,13 +247,13 @@ def _arrival(row: intake.IntakeRow, header: Header | None) -> Arrival:
         intake_seq=row.seq,
         calling_ae=row.calling_ae,
         for_analysis=row.for_analysis,
-        modality=(header.modality or "") if header else "",
-        series_description=(header.series_description or "") if header else "",
-        study_description=(header.study_description or "") if header else "",
-        study_date=(header.study_date or "") if header else "",
-        patient_name=(header.patient_name or "") if header else "",
-        patient_id=(header.patient_id or "") if header else "",
-        accession_number=(header.accession_number or "") if header else "",
+        modality=header.modality if header else row.modality,
+        series_description=header.series_description if header else "",
+        study_description=header.study_description if header else "",
+        study_date=header.study_date if header else "",
+        patient_name=header.patient_name if header else "",
+        patient_id=header.patient_id if header else "",
+        accession_number=header.accession_number if header else "",
         priority=Priority.STAT if stat else Priority.ROUTINE,
     )
 

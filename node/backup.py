@@ -104,7 +104,12 @@ def _open_objects(settings: Settings) -> list[str]:
 
 def _add_manifest(archive: tarfile.TarFile, content: BackupContent) -> None:
     data = json.dumps(
-        {"version": content.version, "made_at": content.made_at, "databases": content.databases, "objects": content.objects}
+        {
+            "version": content.version,
+            "made_at": content.made_at,
+            "databases": content.databases,
+            "objects": content.objects,
+        }
     ).encode()
     entry = tarfile.TarInfo(MANIFEST)
     entry.size, entry.mode = len(data), 0o600

@@ -1,4 +1,4 @@
-"""config.yaml as frozen values. Every key has a default that works on one machine; a wrong key or value stops the start.
+"""config.yaml as frozen values. Every key has a default that works on one machine; a wrong key stops the start.
 
 ``load`` is the only reader of the file; everything else is handed the part it needs.
 """

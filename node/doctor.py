@@ -17,6 +17,7 @@ from node.config import Settings
 from node.errors import FalxError
 from node.store.database import NAMES, now, open_database, reading
 from node.store.ledger_tables import deliveries, series
+from node.store.outbox import WITHDRAWN
 from node.study import DeliveryState
 
 
@@ -145,7 +146,8 @@ def _destinations(settings: Settings) -> Iterator[Diagnosis]:
             found=answer.text,
             remedy=""
             if answer.ok
-            else f"check host, port and AE title of {destination.ae_title}, that it knows {settings.reception.ae_title}, and the firewall",
+            else f"check host, port and AE title of {destination.ae_title}, the firewall, and that it knows"
+            f" {settings.reception.ae_title}",
         )
 
 
@@ -175,7 +177,10 @@ def _device(settings: Settings) -> Iterator[Diagnosis]:
     wanted, there = settings.models.device, torch.cuda.is_available()
     if wanted == "cuda" and not there:
         yield Diagnosis(
-            what="GPU", ok=False, found="models.device is cuda, but none is found", remedy="install the driver, or set auto"
+            what="GPU",
+            ok=False,
+            found="models.device is cuda, but none is found",
+            remedy="install the driver, or set auto",
         )
     else:
         yield Diagnosis(what="GPU", ok=True, found=torch.cuda.get_device_name(0) if there else "none; CPU is used")
@@ -194,7 +199,8 @@ def _clock(settings: Settings) -> Iterator[Diagnosis]:
     yield Diagnosis(
         what="clock",
         ok=behind_s < 5,
-        found=f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}" + (f", {behind_s:.0f} s behind the newest series" if behind_s >= 5 else ""),
+        found=f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
+        + (f", {behind_s:.0f} s behind the newest series" if behind_s >= 5 else ""),
         remedy="set the clock (chrony or systemd-timesyncd)" if behind_s >= 5 else "",
     )
 
@@ -204,9 +210,9 @@ def _dead_letters(settings: Settings) -> Iterator[Diagnosis]:
         engine = open_database(settings.storage, "ledger")
         with reading(engine) as connection:
             dead = connection.scalar(
-                select(func.count()).select_from(deliveries).where(
-                    deliveries.c.state == DeliveryState.DEAD, ~deliveries.c.error.startswith("replaced")
-                )
+                select(func.count())
+                .select_from(deliveries)
+                .where(deliveries.c.state == DeliveryState.DEAD, deliveries.c.status != WITHDRAWN)
             )
         engine.dispose()
     except (FalxError, SQLAlchemyError, OSError):

@@ -93,7 +93,7 @@ def run_task(task: RowMapping, bench: Bench) -> None:
     key = _key(task, bench, analyst, sources)
     if answered_before(task, bench, key):
         return
-    if ledger.MAX_ATTEMPTS < task["attempt"]:
+    if task["attempt"] > ledger.MAX_ATTEMPTS:
         analysis = _gave_up(task, analyst)
     elif not task["series_instance_uid"]:
         analysis = _nothing_fits(task, analyst)
@@ -259,7 +259,14 @@ def store(
     """5: the objects' bytes on disk, before any row speaks of them. Raises Transient when the disk is full."""
     try:
         return [
-            outbox.store_object(bench.settings.storage, made.dataset, kind=made.kind, role=made.role, profile=profile.id, task_id=task["task_id"])
+            outbox.store_object(
+                bench.settings.storage,
+                made.dataset,
+                kind=made.kind,
+                role=made.role,
+                profile=profile.id,
+                task_id=task["task_id"],
+            )
             for profile, made in built
         ]
     except OSError as error:

@@ -20,11 +20,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from node import log
+from node.backup import node_lock
 from node.config import Settings
 from node.errors import FalxError, Misconfigured
 from node.store import ledger
-from node.store.database import NAMES, now, open_database
+from node.store.database import NAMES, open_database
 
 DRAIN_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -69,9 +72,18 @@ class Child:
 
 def supervise(settings: Settings, config: Path, stop: threading.Event) -> None:
     """Run all processes until ``stop``; a process that ends is started again, later each time it ends at once."""
-    prepare(settings)
+    with node_lock(settings.storage):
+        prepare(settings)
+        _supervise(settings, config, stop)
+
+
+def _supervise(settings: Settings, config: Path, stop: threading.Event) -> None:
     engine = open_database(settings.storage, "ledger")
-    children = [Child("reception", 0), Child("service", 0), *(Child("worker", n) for n in range(settings.models.workers))]
+    children = [
+        Child("reception", 0),
+        Child("service", 0),
+        *(Child("worker", n) for n in range(settings.models.workers)),
+    ]
     try:
         while not stop.is_set():
             for child in children:
@@ -95,12 +107,9 @@ def prepare(settings: Settings) -> None:
         open_database(settings.storage, name).dispose()
 
 
-def _free_claims(engine: object, name: str) -> None:
-    from sqlalchemy import Engine
-
-    if isinstance(engine, Engine):
-        with engine.begin() as connection:
-            ledger.release_claims(connection, worker_name(name))
+def _free_claims(engine: Engine, name: str) -> None:
+    with engine.begin() as connection:
+        ledger.release_claims(connection, worker_name(name))
 
 
 def worker_name(name: str) -> str:
@@ -122,7 +131,18 @@ def _tend(child: Child, config: Path, freed: Callable[[str], None]) -> None:
             freed(child.name)
     if time.monotonic() < child.start_after:
         return
-    command = [sys.executable, "-m", "node.cli", "serve", "-c", str(config), "--role", child.role, "--number", str(child.number)]
+    command = [
+        sys.executable,
+        "-m",
+        "node.cli",
+        "serve",
+        "-c",
+        str(config),
+        "--role",
+        child.role,
+        "--number",
+        str(child.number),
+    ]
     child.process = subprocess.Popen(command)
     child.started = time.monotonic()
     log.get().info("process_started", child=child.name, pid=child.process.pid)
@@ -200,10 +220,3 @@ def _service(settings: Settings, number: int, stop: threading.Event) -> None:
         thread.join()
     if failed:
         raise FalxError(f"the service process ended: {failed[0]}")
-
-
-def write_heartbeat(settings: Settings, name: str) -> None:
-    """Note that a process is alive (its file's time), for /readyz and `falx doctor`."""
-    folder = settings.storage.folder / "run"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / name).write_text(now().isoformat())

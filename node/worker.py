@@ -41,7 +41,9 @@ def load_engine(settings: Settings, folders: Mapping[str, Path]) -> InferenceEng
     """Load and warm the models; raise Misconfigured when a folder's hash is wrong or the device is absent."""
     models = settings.models
     threads = models.threads or max(1, (os.cpu_count() or 1) // models.workers)
-    points = {purpose: model.operating_point for purpose, model in enabled_models(settings).items() if model.operating_point}
+    points = {
+        purpose: model.operating_point for purpose, model in enabled_models(settings).items() if model.operating_point
+    }
     try:
         engine = InferenceEngine(folders, device=models.device, threads=threads, operating_points=points)
         engine.warm_up()

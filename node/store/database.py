@@ -82,6 +82,7 @@ def _sqlite_begin(connection: Any) -> None:
 def _migrate(engine: Engine, name: str, storage: StorageSettings) -> None:
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", str(MIGRATIONS / name))
     config.attributes["falx_name"] = name
     head = ScriptDirectory.from_config(config).get_current_head()

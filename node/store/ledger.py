@@ -43,13 +43,13 @@ class Arrival:
     priority: Priority = Priority.ROUTINE
 
 
-def intake_cursor(connection: Connection) -> int:
-    """The last intake sequence number that was taken over."""
-    return int(connection.scalar(select(cursors.c.value).where(cursors.c.name == "intake")) or 0)
+def cursor(connection: Connection, name: str) -> int:
+    """How far a follower has read."""
+    return int(connection.scalar(select(cursors.c.value).where(cursors.c.name == name)) or 0)
 
 
-def take_over(connection: Connection, arrivals: Sequence[Arrival], cursor: int) -> None:
-    """Book new instances with their series and studies and move the cursor; a complete series becomes late."""
+def take_over(connection: Connection, arrivals: Sequence[Arrival]) -> None:
+    """Book new instances with their series and studies; a complete series becomes late."""
     for arrival in arrivals:
         known = connection.scalar(
             select(instances.c.sop_instance_uid).where(instances.c.sop_instance_uid == arrival.sop_instance_uid)
@@ -71,7 +71,6 @@ def take_over(connection: Connection, arrivals: Sequence[Arrival], cursor: int) 
                 intake_seq=arrival.intake_seq,
             )
         )
-    set_cursor(connection, "intake", cursor)
 
 
 def set_cursor(connection: Connection, name: str, value: int) -> None:
@@ -313,9 +312,11 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
 
 
 def silent_studies_without_task(connection: Connection, modality: str, model: str, before: datetime) -> list[str]:
-    """Studies with series of ``modality`` for analysis, last received before ``before``, for which ``model`` has no task."""
+    """Studies with series of ``modality`` for analysis, silent since ``before``, for which ``model`` has no task."""
     task_exists = (
-        select(tasks.c.task_id).where(tasks.c.study_instance_uid == studies.c.study_instance_uid, tasks.c.model == model)
+        select(tasks.c.task_id).where(
+            tasks.c.study_instance_uid == studies.c.study_instance_uid, tasks.c.model == model
+        )
     ).exists()
     series_exists = (
         select(series.c.series_instance_uid).where(

@@ -202,6 +202,6 @@ leases = Table(
 cursors = Table(
     "cursors",
     metadata,
-    Column("name", String(32), primary_key=True),  # "intake": the last intake_seq taken over
+    Column("name", String(96), primary_key=True),  # "intake <generation>": the last intake_seq taken over
     Column("value", Integer, nullable=False),
 )
