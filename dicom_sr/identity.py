@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Iterable
 
+from dicom_sr.request import ResultRequest, Role
 from inference.result import ModelId
 
 ENCODER_VERSION = "1"
@@ -23,9 +24,7 @@ def uid_of(*parts: str | int | None) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(parts)).int}"
 
 
-def input_key(
-    model: ModelId, operating_point: str, calibration_id: str, sources: Iterable[tuple[str, str]]
-) -> str:
+def input_key(model: ModelId, operating_point: str, calibration_id: str, sources: Iterable[tuple[str, str]]) -> str:
     """Return the key of a computation: which weights, read how, on which bytes.
 
     Parameters
@@ -53,3 +52,31 @@ def tracking_uid(study_instance_uid: str, finding: str, model: ModelId, place: s
     ``place`` tells the finding on one slice from that of the study.
     """
     return uid_of("tracking", study_instance_uid, finding, model.name, place)
+
+
+def object_uid(request: ResultRequest, role: Role, sop_class_uid: str, index: int = 0) -> str:
+    """Return the SOP Instance UID of a result's object."""
+    return uid_of("object", *_version(request), role, sop_class_uid, request.profile.id, index)
+
+
+def series_uid(request: ResultRequest, role: Role) -> str:
+    """Return the Series Instance UID of a result's objects of one role."""
+    return uid_of("series", *_version(request), role, request.profile.id)
+
+
+def _version(request: ResultRequest) -> tuple[str | None, ...]:
+    """Return what tells one result of the same input from another.
+
+    The same images may first fail and then succeed, or be called incomplete and then complete: other answers, which
+    a PACS must not take for the first one.
+    """
+    return (
+        request.sources[0].StudyInstanceUID,
+        request.input_key,
+        ENCODER_VERSION,
+        request.purpose,
+        request.outcome,
+        request.reason.code if request.reason else None,
+        "possibly incomplete" if request.possibly_incomplete else None,
+        request.predecessor.sop_instance_uid if request.predecessor else None,
+    )
