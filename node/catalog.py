@@ -76,7 +76,7 @@ def scan(folder: Path, on_file: Callable[[Path], None] | None = None) -> Catalog
         else:
             if header.sop_class_uid == _DICOMDIR:
                 left_out.append(_left_out(path, "dicomdir", f"{path}: a DICOMDIR; its files are read one by one"))
-            elif header.sop_instance_uid in seen:
+            elif header.sop_instance_uid and header.sop_instance_uid in seen:
                 left_out.append(_left_out(path, "duplicate", f"{path}: {header.sop_instance_uid} was read before"))
             else:
                 seen.add(header.sop_instance_uid)
