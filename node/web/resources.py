@@ -1,0 +1,75 @@
+"""What every page needs: the settings, the databases, the templates. Made once by ``create_app``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Request
+from fastapi.templating import Jinja2Templates
+from sqlalchemy import Engine
+from starlette.responses import HTMLResponse
+
+from node import __version__
+from node.config import Settings
+from node.store.accounts import Session
+from node.store.database import open_database
+from node.web.snapshot import WorklistSnapshot
+from node.web.wording import FILTERS
+
+HERE = Path(__file__).parent
+THEMES = ("light", "dark")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """The open databases and the rest that routes share."""
+
+    settings: Settings
+    accounts: Engine
+    ledger: Engine
+    labels: Engine
+    rankings: Engine
+    templates: Jinja2Templates
+    worklist: WorklistSnapshot
+
+
+def open_resources(settings: Settings) -> Resources:
+    """Open what the pages read and write."""
+    templates = Jinja2Templates(directory=HERE / "templates")
+    templates.env.filters.update(FILTERS)
+    ledger = open_database(settings.storage, "ledger")
+    return Resources(
+        settings=settings,
+        accounts=open_database(settings.storage, "accounts"),
+        ledger=ledger,
+        labels=open_database(settings.storage, "labels"),
+        rankings=open_database(settings.storage, "rankings"),
+        templates=templates,
+        worklist=WorklistSnapshot(ledger),
+    )
+
+
+def resources(request: Request) -> Resources:
+    """The resources of the application that answers ``request``."""
+    return cast(Resources, request.app.state.resources)
+
+
+Shared = Annotated[Resources, Depends(resources)]
+
+
+def page(
+    request: Request, template: str, session: Session | None, *, status: int = 200, **context: Any
+) -> HTMLResponse:
+    """Render a template; every page gets the session, the theme and the version."""
+    theme = request.cookies.get("falx_theme", "")
+    shared = resources(request)
+    values = {
+        "session": session,
+        "theme": theme if theme in THEMES else "",
+        "version": __version__,
+        "sso": bool(shared.settings.web.oidc_issuer),
+        **context,
+    }
+    return shared.templates.TemplateResponse(request, template, values, status_code=status)
