@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from typing import Any
 
 from pydicom import dcmread, dcmwrite
 from pydicom.dataelem import DataElement
@@ -76,7 +77,7 @@ def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
 
 
 def _required(dataset: Dataset) -> Iterator[str]:
-    for keyword in (*_TYPE_1, *_TYPE_1_OF.get(dataset.get("Modality", ""), ())):
+    for keyword in (*_TYPE_1, *_TYPE_1_OF.get(str(dataset.get("Modality", "")), ())):
         if keyword not in dataset or dataset[keyword].is_empty:
             yield f"{keyword} is missing or empty"
     for keyword in _TYPE_2:
@@ -131,7 +132,7 @@ def _evidence(dataset: Dataset) -> Iterator[str]:
 def _research(dataset: Dataset) -> Iterator[str]:
     if dataset.get("ContentQualification") != "RESEARCH":
         yield "ContentQualification is not RESEARCH"
-    if RESEARCH not in dataset.get("SeriesDescription", ""):
+    if RESEARCH not in str(dataset.get("SeriesDescription", "")):
         yield f"SeriesDescription does not say {RESEARCH}"
     if dataset.get("Modality") in ("SR", "KO"):
         texts = [item.TextValue for item in dataset.get("ContentSequence", ()) if "TextValue" in item]
@@ -158,9 +159,10 @@ def _codes(dataset: Dataset) -> Iterator[str]:
 
 def is_known(scheme: str, value: str) -> bool:
     """Whether a code is in pydicom's dictionary of PS3.16 or on falx's list of allowed codes."""
-    if (scheme, value) in codes.ALLOWED or (scheme, value) in codes.FROM_HIGHDICOM:
+    if (scheme, value) in codes.ALLOWED:
         return True
-    return any(value in meanings for meanings in concepts.get(scheme, {}).values())
+    by_keyword: dict[str, Any] = concepts.get(scheme, {})
+    return any(value in meanings for meanings in by_keyword.values())
 
 
 def _frames(dataset: Dataset) -> Iterator[str]:

@@ -45,6 +45,8 @@ REJECTED_SAFETY = Code("113037", "DCM", "Rejected for Patient Safety Reasons")
 RETENTION_EXPIRED = Code("113039", "DCM", "Data Retention Policy Expired")
 
 # procedures, modalities, places
+CT_PROCEDURE = Code("25045-6", "LN", "CT unspecified body region")
+MR_PROCEDURE = Code("25056-3", "LN", "MRI unspecified body region")
 HEAD_CT = Code("24725-4", "LN", "Head CT")
 BRAIN_MRI = Code("24590-2", "LN", "Brain MRI")
 CT = Code("CT", "DCM", "Computed Tomography")
@@ -57,6 +59,7 @@ SUBARACHNOID_SPACE = Code("33930006", "SCT", "Cranial Subarachnoid Space")
 HEMORRHAGE = Code("50960005", "SCT", "Hemorrhage")
 
 ALLOWED: dict[tuple[str, str], str] = {
+    ("RFC5646", "en-US"): "language of the report; language tags stand in no dictionary of PS3.16",
     ("UMLS", "C0034375"): "TID 1500 row 12 names it; pydicom's dictionary holds no UMLS codes",
     (
         "SCT",
@@ -127,10 +130,3 @@ def code_item(code: Code) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
-
-
-FROM_HIGHDICOM: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("RFC5646", "en-US"),  # language; BCP 47 tags are no dictionary
-    }
-)

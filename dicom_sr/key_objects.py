@@ -131,7 +131,7 @@ def _selection(
             model_name=model.name,
         ),
     )  # fmt: skip
-    return ko.KeyObjectSelectionDocument(
+    document = ko.KeyObjectSelectionDocument(
         evidence=selected,
         content=ko.KeyObjectSelection(
             document_title=title, referenced_objects=selected, observer_device_context=observer, description=text
@@ -143,3 +143,7 @@ def _selection(
         manufacturer=MANUFACTURER,
         requested_procedures=list(order) or None,
     )
+    for item in document.ContentSequence:
+        if item.ValueType in ("IMAGE", "COMPOSITE"):
+            del item.ConceptNameCodeSequence  # highdicom writes a purpose, which TID 2010 forbids
+    return document

@@ -67,9 +67,10 @@ def build_report(request: ResultRequest, pictures: Sequence[Pictures]) -> Datase
         Heatmap objects for the same destination; the report shows them as the visual explanation of its finding.
     """
     evidence = references(request.sources)
+    is_ct = request.purpose == "ct_haemorrhage"
     report = sr.MeasurementReport(
         observation_context=_observer(request),
-        procedure_reported=codes.HEAD_CT if request.purpose == "ct_haemorrhage" else codes.BRAIN_MRI,
+        procedure_reported=codes.CT_PROCEDURE if is_ct else codes.MR_PROCEDURE,
         imaging_measurements=[*_study_groups(request, pictures), *_region_groups(request)],
         title=codes.IMAGING_MEASUREMENT_REPORT,
     )
@@ -89,6 +90,7 @@ def build_report(request: ResultRequest, pictures: Sequence[Pictures]) -> Datase
         manufacturer=MANUFACTURER,
         is_complete=True,
         is_final=False,
+        performed_procedure_codes=[codes.HEAD_CT if is_ct else codes.BRAIN_MRI],  # TID 1500 has no head (CID 100)
         requested_procedures=order or None,
         previous_versions=_predecessors(request) or None,
     )
