@@ -243,7 +243,7 @@ class IntakeWriter:
         if self._in_quarantine(connection, arrival):
             group.surplus.append(arrival.part)
         else:
-            reason = "another object of this SOP Instance UID with other content or encoding was received before; that one counts"
+            reason = "another object of this SOP Instance UID with other content or encoding came first and counts"
             self._set_aside(connection, group, arrival, "different-content", reason)
         return Outcome.CONFLICT
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixtures_net import arrival, ct_instance, ct_series
+from sqlalchemy import Engine, text
 
 from node.config import StorageSettings
 from node.errors import Misconfigured
