@@ -11,14 +11,15 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from inference.dicom_values import age_years, integer, number, text, texts
+from inference.frames import frames_of
 from node.errors import Corrupt
-from node.header_values import age_years, integer, number, numbers, text, texts
 
 Vector3 = tuple[float, float, float]
 Vector6 = tuple[float, float, float, float, float, float]
@@ -154,7 +155,7 @@ def _identity(ds: Dataset) -> dict[str, Any]:
 
 
 def _image(ds: Dataset) -> dict[str, Any]:
-    frames = _frames(ds)
+    frames = frames_of(ds)
     first = frames[0]
     return {
         "image_type": texts(ds, "ImageType"),
@@ -163,11 +164,9 @@ def _image(ds: Dataset) -> dict[str, Any]:
         "rows": integer(ds, "Rows"),
         "columns": integer(ds, "Columns"),
         "number_of_frames": integer(ds, "NumberOfFrames"),
-        "frame_positions_mm": tuple(f.vector("PlanePositionSequence", "ImagePositionPatient", 3) for f in frames),
-        "frame_orientations": _shared(
-            tuple(f.vector("PlaneOrientationSequence", "ImageOrientationPatient", 6) for f in frames)
-        ),
-        "pixel_spacing_mm": first.vector("PixelMeasuresSequence", "PixelSpacing", 2),
+        "frame_positions_mm": tuple(f.position_mm for f in frames),
+        "frame_orientations": _shared(tuple(f.orientation for f in frames)),
+        "pixel_spacing_mm": first.pixel_spacing_mm,
         "slice_thickness_mm": first.number("PixelMeasuresSequence", "SliceThickness"),
         "spacing_between_slices_mm": first.number("PixelMeasuresSequence", "SpacingBetweenSlices"),
         "lossy": text(ds, "LossyImageCompression") == "01",
@@ -175,15 +174,13 @@ def _image(ds: Dataset) -> dict[str, Any]:
         "temporal_position": first.integer("FrameContentSequence", "TemporalPositionIdentifier")
         if len(frames) > 1
         else integer(ds, "TemporalPositionIdentifier"),
-        "frame_types": tuple("\\".join(f.texts(_frame_type_sequence(ds), "FrameType")) for f in frames)
-        if len(frames) > 1
-        else (),
+        "frame_types": tuple(f.frame_type for f in frames) if len(frames) > 1 else (),
         "frame_stacks": tuple(f.stack for f in frames) if len(frames) > 1 else (),
     }
 
 
 def _acquisition(ds: Dataset) -> dict[str, Any]:
-    frames = _frames(ds)
+    frames = frames_of(ds)
     first = frames[0]
     echoes = tuple(f.echo_time_ms for f in frames)
     b_values = tuple(f.b_value for f in frames)
@@ -219,65 +216,6 @@ def _patient(ds: Dataset) -> dict[str, Any]:
         "accession_number": text(ds, "AccessionNumber"),
         "requested_priority": text(ds, "RequestedProcedurePriority").upper(),
     }
-
-
-class _Frame:
-    """One frame's attributes: from its functional groups, then the shared ones, then the data set itself."""
-
-    def __init__(self, ds: Dataset, shared: Dataset, own: Dataset) -> None:
-        self._ds, self._shared, self._own = ds, shared, own
-
-    def _holder(self, sequence: str, keyword: str) -> Dataset:
-        for groups in (self._own, self._shared):
-            items = groups.get(sequence)
-            if items and keyword in items[0]:
-                return cast(Dataset, items[0])
-        return self._ds
-
-    def vector(self, sequence: str, keyword: str, length: int) -> tuple[float, ...] | None:
-        return numbers(self._holder(sequence, keyword), keyword, length)
-
-    def number(self, sequence: str, keyword: str) -> float | None:
-        return number(self._holder(sequence, keyword), keyword)
-
-    def integer(self, sequence: str, keyword: str) -> int | None:
-        return integer(self._holder(sequence, keyword), keyword)
-
-    def text(self, sequence: str, keyword: str) -> str:
-        return text(self._holder(sequence, keyword), keyword)
-
-    def texts(self, sequence: str, keyword: str) -> tuple[str, ...]:
-        return texts(self._holder(sequence, keyword), keyword)
-
-    @property
-    def echo_time_ms(self) -> float | None:
-        effective = self.number("MREchoSequence", "EffectiveEchoTime")
-        return effective if effective is not None else number(self._ds, "EchoTime")
-
-    @property
-    def inversion_time_ms(self) -> float | None:
-        modified = self.number("MRModifierSequence", "InversionTimes")
-        return modified if modified is not None else number(self._ds, "InversionTime")
-
-    @property
-    def b_value(self) -> float | None:
-        return self.number("MRDiffusionSequence", "DiffusionBValue")
-
-    @property
-    def stack(self) -> str:
-        time_index = self.text("FrameContentSequence", "TemporalPositionIndex")
-        return f"{self.text('FrameContentSequence', 'StackID')}/{time_index}"
-
-
-def _frames(ds: Dataset) -> list[_Frame]:
-    shared_items = ds.get("SharedFunctionalGroupsSequence")
-    shared = shared_items[0] if shared_items else Dataset()
-    own = ds.get("PerFrameFunctionalGroupsSequence")
-    return [_Frame(ds, shared, item) for item in own] if own else [_Frame(ds, shared, Dataset())]
-
-
-def _frame_type_sequence(ds: Dataset) -> str:
-    return "MRImageFrameTypeSequence" if text(ds, "Modality") == "MR" else "CTImageFrameTypeSequence"
 
 
 def _enhanced_sequence(ds: Dataset) -> tuple[str, ...]:

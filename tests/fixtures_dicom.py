@@ -17,6 +17,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from scipy.ndimage import gaussian_filter
 
 ROOT = "1.2.826.0.1.3680043.10.1234."  # for UIDs of these tests alone
 CT_CLASS, MR_CLASS = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
@@ -35,11 +36,12 @@ def head(shape_zyx: tuple[int, int, int], modality: str = "CT") -> np.ndarray:
     z, y, x = np.meshgrid(*axes, indexing="ij")
     radius = np.sqrt((z * 0.85) ** 2 + (y * 1.15) ** 2 + (x * 1.35) ** 2)
     noise = np.random.default_rng(7).normal(0, 3, shape_zyx)
+    blur = (0, shape_zyx[1] / 128, shape_zyx[2] / 128)  # partial volume, as every scanner makes it
     if modality == "CT":
         levels = np.select([radius < 0.82, radius < 0.9, radius < 0.97], [35.0, 1000.0, -80.0], -1000.0)
     else:
         levels = np.select([radius < 0.3, radius < 0.82, radius < 0.9, radius < 0.97], [900.0, 400.0, 30.0, 300.0], 5.0)
-    return np.where(levels > -900, levels + noise, levels)
+    return gaussian_filter(levels, blur) + np.where(levels > -900, noise, 0.0)
 
 
 def orientation_of(tilt_degrees: float, plane: str = "axial") -> tuple[list[float], np.ndarray]:
@@ -207,7 +209,14 @@ def write_enhanced(
     """Write one enhanced multi-frame object: all slices for each echo time, the echoes interleaved by slice."""
     ds = base_dataset(modality, uid(path, "study"), uid(path, "series"), uid(path), ENHANCED_CLASS[modality])
     _acquisition(ds, modality)
-    for keyword in ("EchoTime", "RepetitionTime", "ScanningSequence", "SequenceVariant", "ConvolutionKernel", "RescaleType"):
+    for keyword in (
+        "EchoTime",
+        "RepetitionTime",
+        "ScanningSequence",
+        "SequenceVariant",
+        "ConvolutionKernel",
+        "RescaleType",
+    ):
         if keyword in ds:
             delattr(ds, keyword)
     voxels = head(shape, modality) if voxels is None else voxels
