@@ -10,24 +10,27 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping
 
+from inference.result import Reason
 from node import log
 from node.config import ModelSettings, Settings
 from node.errors import Corrupt
 from node.headers import Header, from_json, read_header, to_json
 from node.rules.completion import Completion, SeriesView, Verdict, judge
-from node.rules.priority import urgency
-from node.rules.series_choice import Choice, choose_series, facts_of
+from node.rules.priority import priority_of, urgency
+from node.rules.series_choice import Choice, choose_series, facts_of, why_none
 from node.store import intake, ledger
 from node.store.database import now, open_database, reading
 from node.store.ledger import Arrival
 from node.study import CT_HAEMORRHAGE, MR_ABNORMALITY, Priority, SeriesState
 
 BATCH = 400
+NO_HEADERS = Reason(code="unreadable", text="No header of the study's images could be read.")
 MODALITIES = {CT_HAEMORRHAGE: "CT", MR_ABNORMALITY: "MR"}
 
 
@@ -218,9 +221,17 @@ class Assembly:
                         if r["modality"] == MODALITIES[purpose] and r["for_analysis"]
                     ]
                     choice = self._choose(connection, uids, purpose, model)
+                    why = why_none(choice, purpose) if choice else NO_HEADERS
                     if study is not None:
-                        values = _task_values(study, purpose, choice, at)
-                        ledger.add_task(connection, {**values, "last_instance_at": study["last_received_at"]})
+                        ledger.add_task(
+                            connection,
+                            {
+                                **_task_values(study, purpose, choice, at),
+                                "last_instance_at": study["last_received_at"],
+                                "reason_code": why.code,
+                                "reason_text": why.text,
+                            },
+                        )
 
 
 def _task_values(study: RowMapping, purpose: str, choice: Choice | None, at: datetime) -> dict[str, Any]:
@@ -228,14 +239,13 @@ def _task_values(study: RowMapping, purpose: str, choice: Choice | None, at: dat
         "study_instance_uid": study["study_instance_uid"],
         "model": purpose,
         "shadow": False,
-        "choice": [candidate.to_json() for candidate in choice.candidates] if choice else [],
-        "urgency": urgency(study["priority"], MODALITIES[purpose]),
+        "choice": [asdict(candidate) for candidate in choice.candidates] if choice else [],
+        "urgency": urgency(Priority(study["priority"]), MODALITIES[purpose]),
         "created_at": at,
     }
 
 
 def _arrival(row: intake.IntakeRow, header: Header | None) -> Arrival:
-    stat = header is not None and header.requested_priority.upper() in {"STAT", "HIGH"}
     return Arrival(
         sop_instance_uid=row.sop_instance_uid,
         series_instance_uid=row.series_instance_uid,
@@ -254,7 +264,7 @@ def _arrival(row: intake.IntakeRow, header: Header | None) -> Arrival:
         patient_name=header.patient_name if header else "",
         patient_id=header.patient_id if header else "",
         accession_number=header.accession_number if header else "",
-        priority=Priority.STAT if stat else Priority.ROUTINE,
+        priority=priority_of(header.requested_priority) if header else Priority.ROUTINE,
     )
 
 

@@ -101,7 +101,8 @@ def _destination(settings: Settings, destination: DestinationSettings) -> list[s
         "",
         f"{destination.host}:{destination.port}, {'TLS' if destination.tls.enabled else 'no TLS'}; structured report:"
         f" {destination.sr}; heatmap: {destination.heatmap};",
-        f"key objects: {'yes' if destination.key_objects else 'no'}; parametric map: {'yes' if destination.parametric_map else 'no'}; IOCM rejection notes:"
+        f"key objects: {'yes' if destination.key_objects else 'no'};"
+        f" parametric map: {'yes' if destination.parametric_map else 'no'}; IOCM rejection notes:"
         f" {'yes' if destination.rejection_notes else 'no'}; confirmation: {destination.confirm}.",
         "",
     ]

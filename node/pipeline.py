@@ -10,15 +10,16 @@ A process killed at any step leaves the task claimed; when the claim is freed th
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pydicom.dataset import Dataset
 from sqlalchemy import Connection, Engine, RowMapping
 
 from dicom_sr.build import build_rejection_note, build_results
-from dicom_sr.check import check
+from dicom_sr.check import checked_bytes
 from dicom_sr.identity import input_key
 from dicom_sr.request import (
     DestinationProfile,
@@ -29,7 +30,7 @@ from dicom_sr.request import (
     ResultRequest,
     UnusedSeries,
 )
-from inference.result import Reason
+from inference.result import ModelId, Reason
 from node import log
 from node.analysis import Analysis, Analyst, analyse_series, read_sources
 from node.config import DestinationSettings, ModelSettings, Settings
@@ -56,6 +57,15 @@ class Bench:
         if task["shadow"] and self.shadow_engine is not None:
             return self.shadow_engine
         return self.engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltObject:
+    """One object of one profile, with the very bytes that were checked."""
+
+    profile: str
+    made: ResultObject
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +167,7 @@ def answered_before(task: RowMapping, bench: Bench, key: str) -> bool:
 
 
 def _nothing_fits(task: RowMapping, analyst: Analyst) -> Analysis:
-    text = "No series of the study fits the model; each series is listed with its reason."
-    reason = Reason(code="no_suitable_series", text=text)
+    reason = Reason(code=task["reason_code"], text=task["reason_text"])
     return Analysis(state=TaskState.UNSUITABLE, model=analyst.model_id(task["model"]), reason=reason)
 
 
@@ -170,12 +179,12 @@ def _gave_up(task: RowMapping, analyst: Analyst) -> Analysis:
 
 def build(
     task: RowMapping, bench: Bench, sources: Sources, analysis: Analysis, key: str, at: datetime
-) -> list[tuple[DestinationProfile, ResultObject]]:
+) -> list[BuiltObject]:
     """4: the objects of every profile that some destination takes, each checked. Raises MixedSources."""
     model = model_settings(bench.settings, task["model"])
     profiles = {profile_of(destination, model) for destination in bench.settings.destinations}
     headers = read_sources(sources.files, analysis.volume)
-    built = []
+    built: list[BuiltObject] = []
     for profile in sorted(profiles, key=lambda p: p.id):
         request = ResultRequest(
             purpose=task["model"],
@@ -192,12 +201,8 @@ def build(
             profile=profile,
             input_key=key,
         )
-        for made in build_results(request):
-            check(made.dataset)
-            built.append((profile, made))
-        for note in _rejections(task, bench, headers[0], profile, at):
-            check(note.dataset)
-            built.append((profile, note))
+        made = [*build_results(request), *_rejections(task, bench, headers[0], profile, analysis.model, at)]
+        built += [BuiltObject(profile=profile.id, made=one, content=checked_bytes(one.dataset)) for one in made]
     return built
 
 
@@ -235,14 +240,22 @@ def _predecessor(task: RowMapping, bench: Bench, profile: DestinationProfile) ->
 
 
 def _rejections(
-    task: RowMapping, bench: Bench, header: object, profile: DestinationProfile, at: datetime
+    task: RowMapping, bench: Bench, header: Dataset, profile: DestinationProfile, model: ModelId, at: datetime
 ) -> list[ResultObject]:
-    model = model_settings(bench.settings, task["model"])
-    takers = [d for d in bench.settings.destinations if d.rejection_notes and profile_of(d, model) == profile]
+    settings = model_settings(bench.settings, task["model"])
+    takers = [d for d in bench.settings.destinations if d.rejection_notes and profile_of(d, settings) == profile]
     rows = [row for row in _replaced(task, bench, profile) if row["role"] != "rejection-note"]
     if not takers or not rows:
         return []
-    rejected = [
+    text = "Replaced by a newer result."
+    return [
+        build_rejection_note(header=header, rejected=rejected_objects(rows), model=model, text=text, rejected_at=at)
+    ]
+
+
+def rejected_objects(rows: Iterable[RowMapping]) -> list[RejectedObject]:
+    """Ledger rows of objects as the encoder wants them named."""
+    return [
         RejectedObject(
             sop_class_uid=row["sop_class_uid"],
             sop_instance_uid=row["sop_instance_uid"],
@@ -250,24 +263,22 @@ def _rejections(
         )
         for row in rows
     ]
-    return [build_rejection_note(header, rejected, title="quality", text="Replaced by a newer result.", at=at)]  # type: ignore[arg-type, call-arg]
 
 
-def store(
-    bench: Bench, built: Sequence[tuple[DestinationProfile, ResultObject]], task: RowMapping
-) -> list[outbox.OutboxObject]:
+def store(bench: Bench, built: Sequence[BuiltObject], task: RowMapping) -> list[outbox.OutboxObject]:
     """5: the objects' bytes on disk, before any row speaks of them. Raises Transient when the disk is full."""
     try:
         return [
             outbox.store_object(
                 bench.settings.storage,
-                made.dataset,
-                kind=made.kind,
-                role=made.role,
-                profile=profile.id,
+                one.made.dataset,
+                kind=one.made.kind,
+                role=one.made.role,
+                profile=one.profile,
                 task_id=task["task_id"],
+                content=one.content,
             )
-            for profile, made in built
+            for one in built
         ]
     except OSError as error:
         if error.errno in OUT_OF_SPACE:

@@ -9,11 +9,11 @@ import pydicom
 from sqlalchemy import Engine, RowMapping, select, update
 
 from dicom_sr.build import build_rejection_note
-from dicom_sr.check import check
-from dicom_sr.request import RejectedObject
+from dicom_sr.check import checked_bytes
+from inference.result import ModelId
 from node.config import Settings
 from node.errors import Rejected
-from node.pipeline import model_settings, profile_of
+from node.pipeline import model_settings, profile_of, rejected_objects
 from node.store import ledger, outbox
 from node.store.database import now, reading
 from node.store.ledger_tables import studies, tasks
@@ -60,18 +60,23 @@ def _withdraw(
         rows = [r for r in outbox.objects_of(connection, task["task_id"], profile) if r["role"] != "rejection-note"]
     stored = []
     if note and rows:
-        rejected = [
-            RejectedObject(
-                sop_class_uid=row["sop_class_uid"],
-                sop_instance_uid=row["sop_instance_uid"],
-                series_instance_uid=row["series_instance_uid"],
-            )
-            for row in rows
-        ]
+        model = ModelId(name=task["model_name"], version=task["model_version"], weights_sha256=task["model_sha256"])
         header = pydicom.dcmread(settings.storage.folder / Path(rows[0]["path"]), stop_before_pixels=True)
-        made = build_rejection_note(header, rejected, title="quality", reason=reason, at=at)
-        check(made.dataset)
-        stored.append(outbox.store_object(settings.storage, made, task_id=task["task_id"], profile=profile, at=at))
+        made = build_rejection_note(
+            header=header, rejected=rejected_objects(rows), model=model, text=reason, rejected_at=at
+        )
+        content = checked_bytes(made.dataset)
+        stored.append(
+            outbox.store_object(
+                settings.storage,
+                made.dataset,
+                kind=made.kind,
+                role=made.role,
+                profile=profile,
+                task_id=task["task_id"],
+                content=content,
+            )
+        )
     with engine.begin() as connection:
         outbox.cancel(connection, task["task_id"], why="retracted", at=at, destination=destination)
         outbox.enqueue(connection, objects=stored, destinations=[destination], at=at)

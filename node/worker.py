@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping
 
 from inference.engine import Engine as InferenceEngine
 from inference.engine import shipped
@@ -86,7 +86,8 @@ def answer(task: RowMapping, bench: Bench) -> None:
     except Transient as error:
         log.get().warning("task_postponed", task=task["task_id"], why=str(error))
         with bench.ledger.begin() as connection:  # nothing is wrong with the task: the attempt does not count
-            ledger.postpone_task(connection, task["task_id"], now() + RETRY, str(error), attempt=task["attempt"] - 1)
+            ledger.postpone_task(connection, task["task_id"], now() + RETRY, attempt=task["attempt"] - 1)
+            _record(connection, task, "task_postponed", str(error))
     except Exception as error:  # the worker loop: one bad study must not stop the others
         log.get().error("task_failed", task=task["task_id"], error=type(error).__name__, exc_info=True)
         _try_again_or_fail(task, bench, type(error).__name__)
@@ -97,9 +98,15 @@ def _try_again_or_fail(task: RowMapping, bench: Bench, what: str) -> None:
     with bench.ledger.begin() as connection:
         if task["attempt"] <= ledger.MAX_ATTEMPTS:
             until = at + RETRY * 2 ** (task["attempt"] - 1)
-            ledger.postpone_task(connection, task["task_id"], until, what, attempt=task["attempt"])
+            ledger.postpone_task(connection, task["task_id"], until, attempt=task["attempt"])
+            _record(connection, task, "task_postponed", what)
             return
         text = f"{what}: no result object could be built; see the log, then `falx retry`"  # shown, since none is sent
         values = {"finished_at": at, "reason_code": "worker_failed", "reason_text": text}
         ledger.finish_task(connection, task["task_id"], TaskState.FAILED, values)
-        ledger.record(connection, "task_failed", task["study_instance_uid"], at=at, detail=what)
+        _record(connection, task, "task_failed", what)
+
+
+def _record(connection: Connection, task: RowMapping, action: str, why: str) -> None:
+    detail = f"{task['model']} version {task['version']}: {why}"
+    ledger.record(connection, action, task["study_instance_uid"], at=now(), detail=detail)

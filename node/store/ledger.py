@@ -244,9 +244,9 @@ def release_claims(connection: Connection, worker_prefix: str) -> int:
     return connection.execute(update(tasks).where(held).values(claimed_by="", claimed_until=None)).rowcount
 
 
-def postpone_task(connection: Connection, task_id: int, until: datetime, why: str, *, attempt: int) -> None:
+def postpone_task(connection: Connection, task_id: int, until: datetime, *, attempt: int) -> None:
     """Give a task back for a later try."""
-    values = {"claimed_by": "", "claimed_until": None, "run_after": until, "reason_text": why, "attempt": attempt}
+    values = {"claimed_by": "", "claimed_until": None, "run_after": until, "attempt": attempt}
     connection.execute(update(tasks).where(tasks.c.task_id == task_id).values(**values))
 
 
@@ -329,3 +329,17 @@ def silent_studies_without_task(connection: Connection, modality: str, model: st
         studies.c.last_received_at < before, series_exists, ~task_exists, studies.c.purged_at.is_(None)
     )
     return list(connection.scalars(query.limit(100)))
+
+
+def retry_failed(connection: Connection, study_instance_uid: str | None, at: datetime) -> int:
+    """Give current failed tasks a new waiting version; return how many."""
+    query = select(tasks).where(tasks.c.state == TaskState.FAILED, tasks.c.superseded_by.is_(None))
+    if study_instance_uid is not None:
+        query = query.where(tasks.c.study_instance_uid == study_instance_uid)
+    kept = ("study_instance_uid", "model", "shadow", "series_instance_uid", "series_version", "choice")
+    kept += ("possibly_incomplete", "urgency", "last_instance_at")
+    rows = connection.execute(query).mappings().all()
+    for row in rows:
+        add_task(connection, {**{name: row[name] for name in kept}, "created_at": at})
+        hold_study(connection, row["study_instance_uid"], "")
+    return len(rows)

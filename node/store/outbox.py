@@ -50,18 +50,26 @@ class OutboxObject:
 
 
 def store_object(
-    storage: StorageSettings, dataset: Dataset, *, kind: str, role: str, profile: str, task_id: int
+    storage: StorageSettings,
+    dataset: Dataset,
+    *,
+    kind: str,
+    role: str,
+    profile: str,
+    task_id: int,
+    content: bytes | None = None,
 ) -> OutboxObject:
-    """Write a data set as a durable Part 10 file of the outbox.
+    """Write a data set as a durable Part 10 file of the outbox; ``content`` are its bytes when they are made already.
 
     Raises
     ------
     OSError
         The disk is full or not writable; nothing is left behind.
     """
-    buffer = BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
-    content = buffer.getvalue()
+    if content is None:
+        buffer = BytesIO()
+        dcmwrite(buffer, dataset, enforce_file_format=True)
+        content = buffer.getvalue()
     sha256 = hashlib.sha256(content).hexdigest()
     name = hashlib.sha256(str(dataset.SOPInstanceUID).encode()).hexdigest()[:32]
     path = PurePosixPath(OUTBOX, name[:2], f"{name}-{sha256[:16]}.dcm")
