@@ -89,7 +89,9 @@ class Orthanc:
             return list(json.loads(answer.read()))
 
 
-def start_orthanc(folder: Path, modalities: dict[str, tuple[str, int]], **extra: object) -> tuple[Orthanc, subprocess.Popen[bytes]]:
+def start_orthanc(
+    folder: Path, modalities: dict[str, tuple[str, int]], **extra: object
+) -> tuple[Orthanc, subprocess.Popen[bytes]]:
     """Start Debian's Orthanc in ``folder``. ``modalities``: AE title -> (host, port), whom it may call back.
 
     TCP_NODELAY=1 because Debian's DCMTK leaves Nagle's algorithm on (44 ms an answer).
