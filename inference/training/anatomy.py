@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,8 +75,8 @@ class Head:
         ``orbit``, ``globe``, ``falx``, ``tentorium``, ``venous``, ``deep_grey``, ``posterior_fossa``), negative inside.
     ras_mm
         Template (MNI, RAS) coordinates ``[3, z, y, x]`` of every voxel: where in the head it lies.
-    texture
-        Smooth unit-variance noise ``[z, y, x]`` (about 30 mm) for whoever needs a natural irregularity.
+    texture, fine_texture
+        Smooth unit-variance noise ``[z, y, x]`` (about 30 and 8 mm) for whoever needs a natural irregularity.
     affine_lps_mm
         4x4, ``(z, y, x, 1)`` to LPS mm, as :class:`inference.volume.Geometry` has it.
     """
@@ -87,6 +88,7 @@ class Head:
     distance_mm: dict[str, Array]
     ras_mm: Array
     texture: Array
+    fine_texture: Array
     affine_lps_mm: npt.NDArray[np.float64]
     traits: Traits
 
@@ -102,7 +104,7 @@ class Head:
         return np.asarray((self.distance_mm["cavity"] < 0) & (self.ras_mm[2] > -68.0))
 
 
-def sigmoid(x: Array) -> Array:
+def sigmoid(x: npt.NDArray[np.floating[Any]]) -> Array:
     """Logistic function, safe for large magnitudes."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)), np.float32)
 
@@ -129,7 +131,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         age_years=age,
         atrophy=atrophy,
         scale_xyz=(scale[0], scale[1], scale[2]),
-        angles_deg=(float(rng.normal(-6, 9)), float(rng.normal(0, 4)), float(rng.normal(0, 6))),
+        angles_deg=(float(np.clip(rng.normal(-2, 8), -18, 18)), float(rng.normal(0, 4)), float(rng.normal(0, 6))),
         skull_mm=float(rng.uniform(2.5, 4.5) if small else np.clip(rng.normal(6.5, 2.0), 3.2, 13)),
         diploe=float(rng.uniform(0, 1)),
         scalp_mm=float(np.clip(rng.normal(5.5, 2.0), 2.0, 12)),
@@ -171,20 +173,21 @@ def _template_coordinates(
     return coordinates
 
 
-def _sample_template(ras_mm: Array) -> dict[str, Array]:
-    """Trilinear sample of every template field at ``ras_mm``; outside the template its edge value counts."""
+def sample_fields(ras_mm: Array, names: tuple[str, ...] = FIELDS) -> dict[str, Array]:
+    """Trilinear sample of template fields at ``ras_mm``; outside the template its edge value counts."""
     size = np.array(SHAPE_ZYX[::-1], np.float32)
     grid = np.empty((*ras_mm.shape[1:], 3), np.float32)
     for axis in range(3):
         grid[..., axis] = (ras_mm[axis] - LOWER_RAS_MM[axis]) * (2.0 / (SPACING_MM * (size[axis] - 1))) - 1.0
-    template = torch.from_numpy(load_template().fields)[None]
+    fields = load_template().fields[[FIELDS.index(name) for name in names]]
+    template = torch.from_numpy(fields)[None]
     sampled = functional.grid_sample(
         template, torch.from_numpy(grid)[None], mode="bilinear", padding_mode="border", align_corners=True
     )[0].numpy()
-    return dict(zip(FIELDS, sampled, strict=True))
+    return dict(zip(names, sampled, strict=True))
 
 
-def _brain_fractions(fields: dict[str, Array], traits: Traits, texture: Array) -> tuple[Array, Array, Array]:
+def brain_tissue(fields: dict[str, Array], traits: Traits, texture: Array) -> tuple[Array, Array, Array]:
     """Grey, white and CSF inside the cavity: sulci sharpened and individual, widened by age; ventricles grown."""
     cavity = fields["cavity_mm"]
     inside = sigmoid(-cavity / 0.35)
@@ -279,12 +282,14 @@ def draw_head(
         top_mm - spacing_mm[0] * (shape[0] - 1),
     )
     ras = _template_coordinates(rng, affine, shape, traits)
-    fields = _sample_template(ras)
+    fields = sample_fields(ras)
     texture = smooth_noise(rng, shape, spacing_mm, 8.0)
     broad = smooth_noise(rng, shape, spacing_mm, 30.0)
     # the template's skin follows the cavity at 11 mm; make room for this head's skull and scalp
-    fields["skin_mm"] = fields["skin_mm"] - np.float32(traits.skull_mm + traits.scalp_mm - 11.0)
-    grey, white, csf = _brain_fractions(fields, traits, texture)
+    covered = fields["cavity_mm"] - vault_thickness_mm(traits, broad) - np.float32(traits.scalp_mm)
+    covered = np.where(ras[2] > -30.0, covered, 50.0).astype(np.float32)
+    fields["skin_mm"] = np.minimum(fields["skin_mm"] - np.float32(traits.skull_mm + traits.scalp_mm - 11.0), covered)
+    grey, white, csf = brain_tissue(fields, traits, texture)
     labels = _label(fields, (grey, white, csf), traits, broad)
     distances = {name.removesuffix("_mm"): fields[name] for name in FIELDS if name.endswith("_mm")}
     return Head(
@@ -295,6 +300,7 @@ def draw_head(
         distance_mm=distances,
         ras_mm=ras,
         texture=broad,
+        fine_texture=texture,
         affine_lps_mm=affine,
         traits=traits,
     )

@@ -57,7 +57,7 @@ class Template:
 
 
 def _map(kind: str) -> tuple[Array, npt.NDArray[np.float64]]:
-    """Read one of nilearn's packaged maps (``gm``, ``wm``, ``t1``) as 0..1, with its affine; nilearn itself is not imported."""
+    """Read one of the maps nilearn ships (``gm``, ``wm``, ``t1``) as 0..1, with its affine; nilearn is not imported."""
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("nilearn is not installed; its packaged MNI152 maps are needed: pip install nilearn")
@@ -122,7 +122,7 @@ def _ventricles(csf: Array) -> Array:
     size = ndimage.sum_labels(found, labels, np.arange(1, n + 1))
     large = np.isin(labels, 1 + np.flatnonzero(size >= 12))
     horn = ellipsoids(x, y, z, [((s * 34, -28, -12), (2.6, 12, 3.0)) for s in (-1, 1)])  # temporal horns, slit-like
-    return np.minimum(ndimage.gaussian_filter(signed_distance_mm(large), 0.5), horn).astype(np.float32)
+    return np.asarray(np.minimum(ndimage.gaussian_filter(signed_distance_mm(large), 0.5), horn), np.float32)
 
 
 def _bone_and_air() -> tuple[Array, Array]:
