@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, RowMapping
 from inference.result import Reason
 from node import log
 from node.config import ModelSettings, Settings
+from node.counting import Ask, Counts
 from node.errors import Corrupt
 from node.headers import Header, from_json, read_header, to_json
 from node.rules.completion import Completion, SeriesView, Verdict, judge
@@ -43,14 +44,16 @@ class Assembly:
         The configuration.
     intake_engine, ledger_engine
         Open databases; the intake is only read.
+    counts
+        What query sources say of open series.
     """
 
-    def __init__(self, settings: Settings, intake_engine: Engine, ledger_engine: Engine) -> None:
+    def __init__(self, settings: Settings, intake_engine: Engine, ledger_engine: Engine, counts: Counts) -> None:
         self._settings = settings
         self._intake = intake_engine
         self._ledger = ledger_engine
         self._headers: dict[str, dict[str, Header]] = defaultdict(dict)  # of open series: SOP Instance UID -> header
-        self._counts: dict[str, tuple[int, int]] = {}  # the last two C-FIND counts
+        self._counts = counts
         self._unchanged_since: dict[str, tuple[int, float]] = {}  # instances held, and the monotonic time since
         self._silence_s = {c.ae_title: c.silence_s for c in settings.reception.callers if c.silence_s}
 
@@ -66,10 +69,6 @@ class Assembly:
         self._judge_open_series()
         self._say_unsuitable()
         return came
-
-    def learn_count(self, series_instance_uid: str, polls: tuple[int, int]) -> None:
-        """Note two equal C-FIND counts of a series; the query loop calls this."""
-        self._counts[series_instance_uid] = polls
 
     def _take_over(self) -> bool:
         # a rebuilt intake numbers its rows anew, so each generation has a cursor of its own
@@ -116,8 +115,8 @@ class Assembly:
                 connection, uid, why=completion.why, possibly_incomplete=completion.possibly_incomplete, at=at
             )
             self._plan(connection, row["study_instance_uid"], at)
-        for memory in (self._headers, self._counts, self._unchanged_since):
-            memory.pop(uid, None)
+        self._headers.pop(uid, None)
+        self._unchanged_since.pop(uid, None)
 
     def _completion(self, row: RowMapping, callers: set[str], at: datetime) -> Completion:
         uid = row["series_instance_uid"]
@@ -134,7 +133,7 @@ class Assembly:
             last_completed_at=row["completed_at"],
             study_last_received_at=row["study_last_received_at"],
             sender_association_open=row["calling_ae"] in callers,
-            counted=self._counts.get(uid),
+            counted=self._counts.of(uid),
             unchanged_s=time.monotonic() - since,
         )
         settings = self._settings.completion
@@ -268,7 +267,9 @@ def _arrival(row: intake.IntakeRow, header: Header | None) -> Arrival:
     )
 
 
-def run_assembly(settings: Settings, stop: threading.Event) -> None:
-    """The assembly loop of the service process."""
+def run_assembly(settings: Settings, stop: threading.Event, ask: Ask) -> None:
+    """The assembly loop of the service process; ``ask`` is a C-FIND (node.dicom_net.query)."""
     intake_engine, ledger_engine = (open_database(settings.storage, name) for name in ("intake", "ledger"))
-    Assembly(settings, intake_engine, ledger_engine).run(stop)
+    counts = Counts(settings.queries, ask, ledger_engine)
+    threading.Thread(target=counts.run, args=(stop,), name="counting", daemon=True).start()
+    Assembly(settings, intake_engine, ledger_engine, counts).run(stop)

@@ -193,12 +193,16 @@ def _service(settings: Settings, number: int, stop: threading.Event) -> None:
     from node.archive.schedule import run_scheduler
     from node.assembly import run_assembly
     from node.dicom_net.delivery import run_delivery
+    from node.dicom_net.query import series_instance_count
     from node.purge import run_purge
     from node.web.app import run_web
 
+    def assembly(settings: Settings, stop: threading.Event) -> None:
+        run_assembly(settings, stop, series_instance_count)
+
     failed: list[BaseException] = []
     parts: list[Callable[[Settings, threading.Event], None]] = [
-        run_assembly,
+        assembly,
         run_delivery,
         run_scheduler,
         run_purge,

@@ -15,6 +15,17 @@ from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, 
 from node.store.ledger_tables import audit, cursors, instances, series, studies, tasks
 from node.study import Priority, SeriesState, TaskState, check_transition
 
+_KEPT_BY_RETRY = (
+    "study_instance_uid",
+    "model",
+    "shadow",
+    "series_instance_uid",
+    "series_version",
+    "choice",
+    "possibly_incomplete",
+    "urgency",
+    "last_instance_at",
+)
 LEASE = timedelta(minutes=15)
 MAX_ATTEMPTS = 3
 
@@ -336,10 +347,8 @@ def retry_failed(connection: Connection, study_instance_uid: str | None, at: dat
     query = select(tasks).where(tasks.c.state == TaskState.FAILED, tasks.c.superseded_by.is_(None))
     if study_instance_uid is not None:
         query = query.where(tasks.c.study_instance_uid == study_instance_uid)
-    kept = ("study_instance_uid", "model", "shadow", "series_instance_uid", "series_version", "choice")
-    kept += ("possibly_incomplete", "urgency", "last_instance_at")
     rows = connection.execute(query).mappings().all()
     for row in rows:
-        add_task(connection, {**{name: row[name] for name in kept}, "created_at": at})
+        add_task(connection, {**{name: row[name] for name in _KEPT_BY_RETRY}, "created_at": at})
         hold_study(connection, row["study_instance_uid"], "")
     return len(rows)
