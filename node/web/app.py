@@ -13,11 +13,11 @@ from starlette.responses import Response
 
 from node.config import Settings
 from node.errors import Rejected
-from node.web import health, oidc, signin, worklist
+from node.web import health, oidc, signin, study, worklist
 from node.web.resources import HERE, open_resources, page
 from node.web.security import current_session, guard
 
-ROUTERS = (health.router, signin.router, worklist.router)
+ROUTERS = (health.router, signin.router, worklist.router, study.router)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Table, func, select
 
+from node.rules.priority import worklist_score
 from node.store.database import now
 from node.store.ledger_tables import audit, deliveries, objects, series, studies, tasks
 from node.study import DeliveryState, Priority, SeriesState, TaskState
@@ -85,16 +86,6 @@ class Worklist:
         return max(1, -(-self.matching // PAGE_SIZE))
 
 
-STARVATION_H = 72.0  # a study this old outranks a new one with probability 1
-UNKNOWN_PROBABILITY = 0.5  # no answer is no reason to wait
-
-
-def worklist_score(probability: float | None, age_s: float, priority: str) -> float:
-    """Order of reading: probability plus age, so that nothing waits for ever; STAT first."""
-    stat = 10.0 if priority == Priority.STAT else 0.0
-    return stat + (UNKNOWN_PROBABILITY if probability is None else probability) + age_s / 3600 / STARVATION_H
-
-
 def worklist(
     rows: Sequence[WorklistRow], *, kind: str = "all", days: int = 0, search: str = "", page: int = 1
 ) -> Worklist:
@@ -150,14 +141,15 @@ def _row(
     at: datetime,
 ) -> WorklistRow:
     age_s = (at - study.last_received_at).total_seconds()
-    probability = max((line.probability for line in lines if line.probability is not None), default=None)
+    main = max(lines, key=lambda line: -1.0 if line.probability is None else line.probability, default=None)
+    probability, present = (main.probability, main.present) if main else (None, None)
     return WorklistRow(
         study=study,
         tasks=tuple(lines),
         deliveries=delivered,
         modalities=tuple(sorted(modalities)),
         receiving=receiving,
-        score=worklist_score(probability, age_s, study.priority),
+        score=worklist_score(probability, present, age_s, study.priority == Priority.STAT),
         age_s=age_s,
     )
 

@@ -15,6 +15,7 @@ from node import __version__
 from node.config import Settings
 from node.store.accounts import Session
 from node.store.database import open_database
+from node.web.pixels import PixelCache
 from node.web.snapshot import WorklistSnapshot
 from node.web.wording import FILTERS
 
@@ -33,6 +34,7 @@ class Resources:
     rankings: Engine
     templates: Jinja2Templates
     worklist: WorklistSnapshot
+    pixels: PixelCache
 
 
 def open_resources(settings: Settings) -> Resources:
@@ -48,6 +50,7 @@ def open_resources(settings: Settings) -> Resources:
         rankings=open_database(settings.storage, "rankings"),
         templates=templates,
         worklist=WorklistSnapshot(ledger),
+        pixels=PixelCache(),
     )
 
 

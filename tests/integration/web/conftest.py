@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sqlalchemy import Engine
 
 from node.config import Settings, parse
@@ -20,6 +20,7 @@ from node.web.server import run_web
 
 ARTEFACTS = Path(__file__).resolve().parents[3] / "artefacts"
 PASSWORD = "correct horse battery"
+expect.set_options(timeout=30_000)
 
 
 class Served:

@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from node.store.database import reading
 from node.store.ledger_tables import studies, tasks
-from node.web.queries import worklist, worklist_rows, worklist_score
+from node.web.queries import worklist, worklist_rows
 from node.web.snapshot import MAX_AGE_S
 
 PASSWORD = "correct horse battery"
@@ -62,12 +62,6 @@ def test_order_is_stat_then_probability_and_age(served: Any) -> None:
         assert all("failed" in row.kinds for row in failed.rows)
         assert worklist(rows, search="number17").matching == 1 + 10
         assert worklist(rows, search="a000199").rows[0].study.patient_id == "P000199"
-
-
-def test_old_negative_study_does_not_starve() -> None:
-    assert worklist_score(0.02, 73 * 3600, "routine") > worklist_score(0.99, 60, "routine")
-    assert worklist_score(None, 0, "routine") > worklist_score(0.1, 0, "routine")
-    assert worklist_score(0.0, 0, "stat") > worklist_score(1.0, 72 * 3600, "routine")
 
 
 def test_search_by_name_never_stands_in_a_url(browse: Callable[..., Any], served: Any) -> None:
