@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -198,7 +199,7 @@ def _service(settings: Settings, number: int, stop: threading.Event) -> None:
     from node.web.app import run_web
 
     def assembly(settings: Settings, stop: threading.Event) -> None:
-        run_assembly(settings, stop, series_instance_count)
+        run_assembly(settings, stop, partial(series_instance_count, calling_ae=settings.reception.ae_title))
 
     failed: list[BaseException] = []
     parts: list[Callable[[Settings, threading.Event], None]] = [
