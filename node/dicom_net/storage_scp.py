@@ -24,8 +24,9 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from node.config import Settings
 from node.dicom_net import callers, tls
 from node.dicom_net.acceptor import EventAssociation, Server, quiet_library
-from node.dicom_net.callers import Permission, accepted_contexts
+from node.dicom_net.callers import Permission
 from node.dicom_net.commitment_scp import CommitmentScp, read_report
+from node.dicom_net.presentation import accepted_contexts
 from node.errors import Corrupt, Misconfigured
 from node.store.adoption import adopt
 from node.store.database import now, open_database
