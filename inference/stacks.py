@@ -106,7 +106,8 @@ def missing_positions(positions_mm: Sequence[float], expected_step_mm: float | N
     missing = 0
     for i, run in enumerate(runs):
         if i in solid or not solid:
-            reference = expected_step_mm if solid else min(median(steps), expected_step_mm or np.inf)
+            usual = sorted(steps)[len(steps) // 4]  # of few steps more may be gaps than not
+            reference = expected_step_mm if solid else min(usual, expected_step_mm or np.inf)
         else:
             before = [median(runs[j]) for j in solid if j < i][-1:]
             after = [median(runs[j]) for j in solid if j > i][:1]

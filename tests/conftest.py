@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+
+# two slow, shared cores: a slow example is no failure
+hypothesis_settings.register_profile("falx", deadline=None)
+hypothesis_settings.load_profile("falx")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REQUIRE_ALL = os.environ.get("FALX_REQUIRE_ALL") == "1"

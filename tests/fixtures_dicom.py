@@ -188,7 +188,7 @@ def _compress(ds: Dataset, transfer_syntax: str) -> None:
         "1.2.840.10008.1.2.4.70": lambda a: imagecodecs.ljpeg_encode(a.view("u2") if a.itemsize == 2 else a),
         "1.2.840.10008.1.2.4.80": lambda a: imagecodecs.jpegls_encode(a.view("u2") if a.itemsize == 2 else a),
         "1.2.840.10008.1.2.4.90": lambda a: imagecodecs.jpeg2k_encode(a, codecformat="j2k", reversible=True, level=0),
-        "1.2.840.10008.1.2.4.201": lambda a: imagecodecs.htj2k_encode(a),
+        "1.2.840.10008.1.2.4.201": imagecodecs.htj2k_encode,
     }[transfer_syntax]
     ds.PixelData = encapsulate([bytes(encode(np.ascontiguousarray(f))) for f in frames])
     ds["PixelData"].is_undefined_length = True
