@@ -92,7 +92,7 @@ function showEvidence() {
   shares = stored.length === series.slices ? stored : [];
   const words = document.getElementById("evidence-words");
   words.textContent = shares.length
-    ? "Height: probability of the slice. Dark bar: its share of the attention. Click a bar to see the slice."
+    ? "Wide bar: probability of the slice. Narrow bar: its share of the attention. Click a bar to see the slice."
     : "No evidence per slice for this series.";
   const most = Math.max(...shares.map((one) => one.attention), 1e-9);
   shares.forEach((one, at) => {

@@ -178,12 +178,8 @@ def test_viewer_by_keyboard_and_mouse(
     window.keyboard.press("h")
     expect(window.locator("#heat-frame")).to_be_visible()
     expect(window.locator("#heat")).to_have_attribute("aria-pressed", "true")
-    assert (
-        window.evaluate(
-            "new Promise(go => { const i = document.getElementById('heat-frame'); i.decode().then(() => go(i.naturalWidth)) })"
-        )
-        == 96
-    )
+    frame = "document.getElementById('heat-frame')"
+    assert window.evaluate(f"{frame}.decode().then(() => {frame}.naturalWidth)") == 96
     window.screenshot(path=Path(__file__).parents[3] / "artefacts" / "study-heatmap.png")
 
 
