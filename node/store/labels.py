@@ -85,7 +85,7 @@ class ReportView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A page of reports. ``next_after`` gives the next page (None: no more); ``complete`` False: the search ran out of time."""
+    """A page of reports. ``next_after``: of the next page, None at the end. ``complete``: False when time ran out."""
 
     rows: Sequence[ReportRow]
     next_after: int | None

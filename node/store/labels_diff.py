@@ -137,16 +137,17 @@ def _side(value: int | None, label: str, stored: StoredReport) -> Side:
 def _people(connection: Connection, one: LabelSet, other: LabelSet) -> Iterator[Change]:
     start, end = one.finished_at or one.started_at, other.finished_at or now()
     made = labels_corrections.made_between(connection, one.archive, start, end)
-    accessions = _accessions(connection, one.archive, [correction.report_id for correction in made])
+    current = _current(connection, one.archive, [correction.report_id for correction in made])
     for correction in made:
         undone = correction.undone_at is not None and start < correction.undone_at <= end
         if undone and correction.made_at > start:
             continue  # made and undone between the two sets: nothing changed
-        said = Side(value=None, probability=correction.probability)
+        accession_number, labels = current[correction.report_id]
+        said = Side(value=labels[correction.label], probability=correction.probability)
         decided = Side(value=correction.value)
         yield Change(
             report_id=correction.report_id,
-            accession_number=accessions.get(correction.report_id, ""),
+            accession_number=accession_number,
             label=correction.label,
             why=UNDONE if undone else CORRECTION,
             before=decided if undone else said,
@@ -155,13 +156,17 @@ def _people(connection: Connection, one: LabelSet, other: LabelSet) -> Iterator[
         )
 
 
-def _accessions(connection: Connection, archive: str, report_ids: Sequence[str]) -> Mapping[str, str]:
-    found: dict[str, str] = {}
+def _current(
+    connection: Connection, archive: str, report_ids: Sequence[str]
+) -> Mapping[str, tuple[str, Mapping[str, int | None]]]:
+    """report id -> accession number and what the model says now."""
+    found: dict[str, tuple[str, Mapping[str, int | None]]] = {}
     for start in range(0, len(report_ids), PAGE_ROWS):
-        chosen = select(reports.c.report_id, reports.c.accession_number).where(
+        chosen = select(reports.c.report_id, reports.c.accession_number, reports.c.labels).where(
             reports.c.archive == archive,
             reports.c.until_set.is_(None),
             reports.c.report_id.in_(report_ids[start : start + PAGE_ROWS]),
         )
-        found |= {row.report_id: row.accession_number for row in connection.execute(chosen)}
+        for row in connection.execute(chosen):
+            found[row.report_id] = (row.accession_number, labels_from_text(row.labels))
     return found

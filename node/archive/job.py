@@ -1,0 +1,64 @@
+"""One archive relabelled with everything that belongs to it: source, engine, run, embedding map."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from node import log
+from node.archive.engines import open_engine
+from node.archive.relabel import Progress, Relabelling, Run
+from node.archive.sources import Retrieve, open_source
+from node.config import ArchiveSettings, Settings
+
+SCHEDULED_WORKERS = 0  # all cores, at a low priority
+
+
+def relabel_archive(
+    settings: Settings,
+    archive: ArchiveSettings,
+    labels: Engine,
+    ledger: Engine,
+    *,
+    engine: str = "",
+    trigger: str = "person",
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+    retrieve: Retrieve | None = None,
+    with_map: bool = True,
+) -> Run:
+    """Relabel one archive; raise Misconfigured or Transient as :meth:`Relabelling.run` does.
+
+    The engine is ``engine``, else the archive's option ``engine``, else ``local``; the model the archive's option
+    ``model`` (a folder), else the shipped one; ``workers`` is its number of processes (default: all cores).
+    """
+    engine = engine or str(archive.options.get("engine", "local"))
+    source = open_source(archive, settings.storage.folder, retrieve)
+    label_engine = open_engine(engine, model_folder(archive), int(archive.options.get("workers", SCHEDULED_WORKERS)))
+    try:
+        run = Relabelling(settings.storage, labels, ledger, archive.name, source, label_engine).run(
+            trigger=trigger, engine_name=engine, progress=progress, stop=stop
+        )
+    finally:
+        label_engine.close()
+    if with_map and run.counts.labelled:
+        draw_map(settings, archive, labels, run.set_id)
+    return run
+
+
+def model_folder(archive: ArchiveSettings) -> Path | None:
+    """The report model that an archive asks for; None for the shipped one."""
+    return Path(str(archive.options["model"])) if "model" in archive.options else None
+
+
+def draw_map(settings: Settings, archive: ArchiveSettings, labels: Engine, set_id: int) -> int:
+    """Make the embedding map of a label set; return how many reports are on it."""
+    from inference.report_labels import ReportLabeller
+    from node.archive.embedding_map import make_map
+
+    labeller = ReportLabeller.load(model_folder(archive))
+    points = make_map(labels, settings.storage.folder, archive.name, set_id, labeller)
+    log.get().info("map_drawn", archive=archive.name, set_id=set_id, points=points)
+    return points
