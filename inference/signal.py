@@ -86,7 +86,8 @@ def is_clipped(voxels_hu: FloatArray) -> bool:
 
     In a scan as it was made, skin and fat leave voxels all the way from air to water, and bone from 150 to 800 HU.
     """
-    sample = voxels_hu[::2, ::4, ::4]
+    step = max(1, voxels_hu.shape[1] // 128)
+    sample = voxels_hu[::2, ::step, ::step]
     if sample.size == 0:
         return False
     soft = float(np.mean((sample > -20) & (sample < 150)))

@@ -36,12 +36,13 @@ def head(shape_zyx: tuple[int, int, int], modality: str = "CT") -> np.ndarray:
     z, y, x = np.meshgrid(*axes, indexing="ij")
     radius = np.sqrt((z * 0.85) ** 2 + (y * 1.15) ** 2 + (x * 1.35) ** 2)
     noise = np.random.default_rng(7).normal(0, 3, shape_zyx)
-    blur = (0, shape_zyx[1] / 128, shape_zyx[2] / 128)  # partial volume, as every scanner makes it
+    blur = (0, max(0.7, shape_zyx[1] / 128), max(0.7, shape_zyx[2] / 128))  # partial volume, as every scanner makes it
     if modality == "CT":
         levels = np.select([radius < 0.82, radius < 0.9, radius < 0.97], [35.0, 1000.0, -80.0], -1000.0)
     else:
         levels = np.select([radius < 0.3, radius < 0.82, radius < 0.9, radius < 0.97], [900.0, 400.0, 30.0, 300.0], 5.0)
-    return gaussian_filter(levels, blur) + np.where(levels > -900, noise, 0.0)
+    values = gaussian_filter(levels, blur) + np.where(levels > -900, noise, 0.0)
+    return values if modality == "CT" else np.maximum(values, 0.0)
 
 
 def orientation_of(tilt_degrees: float, plane: str = "axial") -> tuple[list[float], np.ndarray]:
