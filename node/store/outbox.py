@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import pydicom
 from pydicom import Dataset
 from pydicom.filewriter import dcmwrite
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, select, update
 
 from node.config import StorageSettings
 from node.errors import Corrupt
@@ -211,7 +211,23 @@ def in_transaction(connection: Connection, transaction_uid: str) -> Sequence[Row
     )
 
 
-def _with_objects(connection: Connection, where: object) -> Sequence[RowMapping]:
+def sent_to(connection: Connection, destination: str, sop_instance_uids: Sequence[str]) -> Sequence[RowMapping]:
+    """Return the deliveries of these objects to a destination that were sent and are not confirmed."""
+    return _with_objects(
+        connection,
+        (deliveries.c.destination == destination)
+        & (deliveries.c.sop_instance_uid.in_(sop_instance_uids))
+        & (deliveries.c.state == DeliveryState.SENT),
+    )
+
+
+def commitment_destination(connection: Connection, transaction_uid: str) -> str | None:
+    """Return whom a storage commitment request was sent to; None when it is not ours."""
+    query = select(commitments.c.destination).where(commitments.c.transaction_uid == transaction_uid)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _with_objects(connection: Connection, where: ColumnElement[bool]) -> Sequence[RowMapping]:
     query = (
         select(
             deliveries,
@@ -222,7 +238,7 @@ def _with_objects(connection: Connection, where: object) -> Sequence[RowMapping]
             objects.c.sha256,
         )
         .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
-        .where(where)  # type: ignore[arg-type]  # a column expression; SQLAlchemy's own type is generic over bool
+        .where(where)
         .order_by(deliveries.c.study_instance_uid, deliveries.c.rank, deliveries.c.delivery_id)
     )
     return connection.execute(query).mappings().all()
