@@ -9,10 +9,20 @@ from collections.abc import Iterable
 
 from pydicom.uid import UID
 
-from dicom_sr import sop_classes as results
 from node import __version__
 from node.config import DestinationSettings, Settings
 from node.dicom_net import presentation
+
+RESULTS = {
+    "1.2.840.10008.5.1.4.1.1.88.34": "result (default)",
+    "1.2.840.10008.5.1.4.1.1.88.33": "result where the destination takes no Comprehensive 3D SR",
+    "1.2.840.10008.5.1.4.1.1.88.22": "result where the destination takes Enhanced SR only",
+    "1.2.840.10008.5.1.4.1.1.88.59": "key objects; rejection notes",
+    "1.2.840.10008.5.1.4.1.1.7.4": "heatmap (default)",
+    "1.2.840.10008.5.1.4.1.1.7": "heatmap where the destination takes no multi-frame capture",
+    "1.2.840.10008.5.1.4.1.1.30": "parametric map, where configured",
+}
+"""SOP classes that dicom_sr makes, and what for."""
 
 
 def _name(uid: str) -> str:
@@ -109,7 +119,7 @@ def _destination(settings: Settings, destination: DestinationSettings) -> list[s
 
 
 def _objects() -> list[str]:
-    rows = [(_name(uid), uid, use) for uid, use in results.SENT.items()]
+    rows = [(_name(uid), uid, use) for uid, use in RESULTS.items()]
     return [
         "## Objects made by falx",
         "",

@@ -196,11 +196,11 @@ def run_demo(folder: Path, given: Path | None, say: Callable[[str], None]) -> di
         with running_node(config, settings, folder / "falx.log"):
             from node.demo_results import follow, write_previews
 
-            sent = {}
+            sent: dict[str, str] = {}
             for name, source in sources.items():
                 say(f"sending {name}")
-                for uid in send_folder(source, "FALX", "127.0.0.1", falx_port, calling_ae="DEMO").studies:
-                    sent[uid] = name
+                report = send_folder(source, "FALX", "127.0.0.1", falx_port, calling_ae="DEMO")
+                sent |= {file.study_instance_uid: name for file, _ in report.results}
             say("waiting for the PACS to confirm every result")
             studies = follow(settings, sent, folder / "falx.log", LONGEST_S)
             write_previews(settings, studies, folder / "previews")

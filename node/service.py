@@ -123,6 +123,8 @@ def _tend(child: Child, config: Path, freed: Callable[[str], None]) -> None:
     if running is not None and running.poll() is None:
         return
     if running is not None:
+        if running.returncode == Misconfigured.exit_code:  # starting again would not help: a person must mend it
+            raise Misconfigured(f"{child.name} cannot work with this configuration; its own message is above")
         lived = time.monotonic() - child.started
         child.pause_s = FIRST_PAUSE_S if lived > LONGEST_PAUSE_S else min(child.pause_s * 2, LONGEST_PAUSE_S)
         child.start_after = time.monotonic() + child.pause_s
@@ -196,16 +198,20 @@ def _service(settings: Settings, number: int, stop: threading.Event) -> None:
     from node.dicom_net.delivery import run_delivery
     from node.dicom_net.query import series_instance_count
     from node.purge import run_purge
-    from node.web.app import run_web
+    from node.report_retrieval import retriever
+    from node.web.server import run_web
 
     def assembly(settings: Settings, stop: threading.Event) -> None:
         run_assembly(settings, stop, partial(series_instance_count, calling_ae=settings.reception.ae_title))
+
+    def relabelling(settings: Settings, stop: threading.Event) -> None:
+        run_scheduler(settings, stop, retriever(settings))
 
     failed: list[BaseException] = []
     parts: list[Callable[[Settings, threading.Event], None]] = [
         assembly,
         run_delivery,
-        run_scheduler,
+        relabelling,
         run_purge,
         run_web,
     ]

@@ -36,11 +36,16 @@ def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = "") -> None
         out.print(f"{what:11}" + ("  ".join(f"{state} {n}" for state, n in sorted(states.items())) or "none"))
     out.print(f"{'disk':11}{found.free_mb} MB free")
     for row in found.dead:
-        out.print(f"dead       {row['kind']} {row['sop_instance_uid']} to {row['destination']}: {row['error']}")
+        out.print(
+            f"dead       {row['kind']} {row['sop_instance_uid']} to {row['destination']}: {row['error']}",
+            soft_wrap=True,
+        )
     for row in found.held:
-        out.print(f"held       study {row['study_instance_uid']}: {row['held_reason']}")
+        out.print(f"held       study {row['study_instance_uid']}: {row['held_reason']}", soft_wrap=True)
     for row in found.failed:
-        out.print(f"failed     {row['model']} of study {row['study_instance_uid']}: {row['reason_text']}")
+        out.print(
+            f"failed     {row['model']} of study {row['study_instance_uid']}: {row['reason_text']}", soft_wrap=True
+        )
     if found.quarantined:
         out.print(f"quarantine {found.quarantined} files in {settings.storage.folder / 'quarantine'}")
     if found.needs_attention:
@@ -90,9 +95,9 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = "") -> None
         write_json([asdict(diagnosis) for diagnosis in diagnoses], json)
     out = console(json)
     for one in diagnoses:
-        out.print(f"{'ok   ' if one.ok else 'FAULT'} {one.what}: {one.found}", highlight=False)
+        out.print(f"{'ok   ' if one.ok else 'FAULT'} {one.what}: {one.found}", highlight=False, soft_wrap=True)
         if not one.ok:
-            out.print(f"      -> {one.remedy}", highlight=False)
+            out.print(f"      -> {one.remedy}", highlight=False, soft_wrap=True)
     if not all(one.ok for one in diagnoses):
         raise typer.Exit(1)
 
