@@ -180,7 +180,7 @@ def export(
     console(json).print(
         f"{out}: {done.rows} rows, {done.joined} of studies that falx received; left out: {done.without_exam} reports "
         f"without an examination, {done.without_label} undecidable, {done.ambiguous_accession} whose accession number "
-        f"several patients have, {done.not_received} not received; {done.studies_without_report} studies have no report",
+        f"several patients have, {done.not_received} not received; {done.studies_without_report} studies without report",
         highlight=False,
     )
 

@@ -57,6 +57,7 @@ class Hl7Folder(FolderSource):
         starts = [found.start() for found in _START.finditer(content)]
         if not starts:
             yield Flagged(source_position=key, code="unreadable_file", text="no HL7 message in it", ends_part=True)
+            return
         for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(content)], strict=True), start=1):
             yield from self.message(content[start:end].strip(b"\x0b\x1c\r\n"), f"{key}, message {number}")
 

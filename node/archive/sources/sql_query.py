@@ -24,6 +24,7 @@ from sqlalchemy import (
     create_engine,
     event,
     literal,
+    literal_column,
     or_,
     quoted_name,
     select,
@@ -34,7 +35,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
-    InterfaceError,
     NoSuchModuleError,
     OperationalError,
     SQLAlchemyError,
@@ -62,13 +62,16 @@ class SqlQuery:
 
     def check(self) -> None:
         """Raise Misconfigured when the query fails, or the mapping, the key or the cursor names no column of it."""
+        rows = self._rows()
         try:
-            with self.engine.connect() as connection:
-                names = list(connection.execute(select(text("*")).select_from(self._rows()).limit(0)).keys())
-        except (OperationalError, InterfaceError) as error:
-            raise Misconfigured(f"{self._where}.location: {self._shown}: {_cause(error)}") from None
+            connection = self.engine.connect()
         except SQLAlchemyError as error:
-            raise Misconfigured(f"{self._where}.options: the query cannot run: {_cause(error)}") from None
+            raise Misconfigured(f"{self._where}.location: {self._shown}: {_cause(error)}") from None
+        with connection:
+            try:
+                names = list(connection.execute(select(literal_column("*")).select_from(rows).limit(0)).keys())
+            except SQLAlchemyError as error:
+                raise Misconfigured(f"{self._where}.options: the query cannot run: {_cause(error)}") from None
         self.columns = self.columns.present(names, self.archive.columns)
         for option, name in (("key", self.key), ("cursor", self.cursor)):
             if not name:
