@@ -15,9 +15,10 @@ from pydicom.dataset import Dataset
 
 from dicom_sr import wording
 from dicom_sr.capture import build_captures
+from dicom_sr.evidence import Pictures
 from dicom_sr.key_objects import RejectionTitle, build_key_objects, rejection_note
 from dicom_sr.parametric_map import build_parametric_map
-from dicom_sr.report import Pictures, build_report
+from dicom_sr.report import build_report
 from dicom_sr.request import RejectedObject, ResultObject, ResultRequest
 from dicom_sr.sources import require_one_study
 from inference.result import Heatmap, ModelId

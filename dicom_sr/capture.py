@@ -9,10 +9,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from dicom_sr import codes, geometry, preview, wording
-from dicom_sr.evidence import key_slices
+from dicom_sr.evidence import Pictures, key_slices
 from dicom_sr.finish import finish
 from dicom_sr.identity import object_uid, series_uid
-from dicom_sr.report import Pictures
 from dicom_sr.request import ResultRequest
 from inference.result import Heatmap
 from inference.volume import SliceSource, Volume
@@ -44,7 +43,7 @@ def shown_slices(request: ResultRequest, volume: Volume) -> tuple[int, ...]:
 
 
 def _multi_frame(request: ResultRequest, volume: Volume, heatmap: Heatmap) -> Pictures:
-    shown = shown_slices(request, volume)
+    shown = _in_source_order(request, volume, shown_slices(request, volume))
     frames = np.stack([_frame(request, volume, heatmap, z) for z in shown])
     dataset = _capture(request, volume, MULTI_FRAME_TRUE_COLOR, 0, shown)
     place = volume.geometry
@@ -55,6 +54,18 @@ def _multi_frame(request: ResultRequest, volume: Volume, heatmap: Heatmap) -> Pi
     dataset.PerFrameFunctionalGroupsSequence = [geometry.frame_groups(place, z) for z in shown]
     _set_pixels(dataset, frames)
     return Pictures(dataset, {z: frame for frame, z in enumerate(shown, 1)})
+
+
+def _in_source_order(request: ResultRequest, volume: Volume, shown: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the slices in the order a reader scrolls the source in: by its Instance Number."""
+    given = {source.SOPInstanceUID: str(source.get("InstanceNumber") or "") for source in request.sources}
+
+    def place(z: int) -> tuple[int, int, int]:
+        slice_source = volume.geometry.slices[z]
+        number = given.get(slice_source.sop_instance_uid, "")
+        return (int(number) if number.isdigit() else 0), slice_source.frame_number or 0, z
+
+    return tuple(sorted(shown, key=place))
 
 
 def _single_frame(request: ResultRequest, volume: Volume, heatmap: Heatmap, index: int, z: int) -> Pictures:

@@ -1,11 +1,16 @@
-"""Which slices speak for a finding, and where on them: key slices and the outline of the heatmap's peak."""
+"""Which slices speak for a finding, and where on them: key slices, the outline of the heatmap's peak, the pictures."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataset import Dataset
 
+from dicom_sr.request import ResultRequest
 from inference.result import Finding
+from inference.volume import SliceSource, Volume
 
 MAX_KEY_SLICES = 5
 ATTENTION_COVERED = 0.8
@@ -13,6 +18,22 @@ PEAK_FRACTION = 0.5
 MAX_OUTLINE_POINTS = 64
 
 Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """A heatmap object the report points to: its dataset, and its frame (1-based) per source slice.
+
+    ``frame_of`` is None for a single-frame object, which shows the slice ``index``.
+    """
+
+    dataset: Dataset
+    frame_of: dict[int, int] | None
+    index: int = 0
+
+    def shows(self, z: int) -> bool:
+        """Whether a slice is in the object."""
+        return z == self.index if self.frame_of is None else z in self.frame_of
 
 
 def key_slices(finding: Finding) -> tuple[int, ...]:
@@ -29,6 +50,46 @@ def key_slices(finding: Finding) -> tuple[int, ...]:
     smallest = order[: int(np.searchsorted(covered, ATTENTION_COVERED * covered[-1] - 1e-9)) + 1]
     chosen = [int(z) for z in smallest if finding.slices[z].probability >= finding.threshold]
     return tuple(chosen[:MAX_KEY_SLICES]) or (int(order[0]),)
+
+
+def analysed_slices(request: ResultRequest) -> tuple[SliceSource, ...]:
+    """Return the analysed slices in z order; empty when nothing was analysed."""
+    if request.volume is not None:
+        return request.volume.geometry.slices
+    if request.result is None:
+        return ()
+    if request.result.heatmap is not None:
+        return request.result.heatmap.geometry.slices
+    return tuple(_source_of(source) for source in request.sources)
+
+
+def _source_of(source: Dataset) -> SliceSource:
+    frames = int(source.get("NumberOfFrames") or 0)
+    return SliceSource(
+        sop_instance_uid=source.SOPInstanceUID,
+        sop_class_uid=source.SOPClassUID,
+        frame_number=max(1, frames // 2) if frames else None,
+    )
+
+
+def shown_slice(request: ResultRequest, finding: Finding | None) -> SliceSource | None:
+    """Return the one image a group points to: a viewer opens the report on it."""
+    slices = analysed_slices(request)
+    if not slices:
+        first = request.sources[0]
+        return _source_of(first) if first.get("Rows") else None
+    chosen = key_slices(finding) if finding else ()
+    return slices[chosen[0] if chosen else len(slices) // 2]
+
+
+def head_box(volume: Volume, z: int) -> tuple[int, int, int, int] | None:
+    """Return left, top, right, bottom of what is no air on a slice, in image-relative pixels; None when all is air."""
+    values = volume.voxels[z]
+    air = -300.0 if volume.modality == "CT" else 0.1 * float(np.percentile(values, 99.0))
+    rows, columns = (np.flatnonzero((values > air).any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def peak_outline(heat: npt.NDArray[np.float32]) -> tuple[Point, ...]:

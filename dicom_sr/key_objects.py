@@ -12,10 +12,9 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicom_sr import codes, wording
-from dicom_sr.evidence import key_slices
+from dicom_sr.evidence import Pictures, analysed_slices, key_slices
 from dicom_sr.finish import MANUFACTURER, RESEARCH, finish
 from dicom_sr.identity import device_uid, object_uid, series_uid, uid_of
-from dicom_sr.report import Pictures, analysed_slices
 from dicom_sr.request import RejectedObject, ResultRequest
 from dicom_sr.sources import references, requests, require_one_study
 from inference.result import ModelId

@@ -52,11 +52,16 @@ def series_number(request: ResultRequest) -> int:
     return first if before is None else (before.series_number or first) + _SERIES_PER_VERSION
 
 
-def report_description(request: ResultRequest) -> str:
-    """Return the SR's Series Description (LO, at most 64 characters)."""
+def headline(request: ResultRequest) -> str:
+    """Return the answer in a few words, such as "AI ICH: suspected"."""
     answer = verdict(request)
     subject = "" if answer == "not analysed" else _SUBJECTS[request.purpose]
-    text = f"{_TITLES[request.purpose]}: {subject}{answer} - {RESEARCH}"
+    return f"{_TITLES[request.purpose]}: {subject}{answer}"
+
+
+def report_description(request: ResultRequest) -> str:
+    """Return the SR's Series Description (LO, at most 64 characters)."""
+    text = f"{headline(request)} - {RESEARCH}"
     if request.predecessor is None:
         return text
     number = request.predecessor.series_number or _FIRST_SERIES[request.purpose]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_sr import geometry
 from dicom_sr.identity import input_key
 from dicom_sr.request import DestinationProfile, Outcome, ResultRequest
 from inference.result import Finding, Heatmap, InferenceResult, ModelId, Reason, SliceEvidence
@@ -37,7 +41,7 @@ def volume(modality: str = "CT", slices: int = 32, size: int = 128, enhanced: bo
     else:
         voxels = np.where(radius < 1, 400 + 10 * tissue, 5).astype(np.float32)
     angle = np.deg2rad(10)
-    row, column, normal = np.array([1.0, 0, 0]), np.array([0, np.cos(angle), -np.sin(angle)]), None
+    row, column = np.array([1.0, 0, 0]), np.array([0, np.cos(angle), -np.sin(angle)])
     normal = np.cross(row, column)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = normal * 5.0, column * 1.8, row * 1.8
@@ -51,14 +55,14 @@ def volume(modality: str = "CT", slices: int = 32, size: int = 128, enhanced: bo
         )
         for n in range(slices)
     )
-    geometry = Geometry(
+    place = Geometry(
         shape_zyx=voxels.shape,
         affine_lps_mm=affine,
         frame_of_reference_uid=FRAME_OF_REFERENCE,
         slices=sources,
         positions_mm=tuple(5.0 * n for n in range(slices)),
     )
-    return Volume(voxels=voxels, geometry=geometry, modality=modality)
+    return Volume(voxels=voxels, geometry=place, modality=modality)
 
 
 def _blob(slices: int, size: int) -> np.ndarray:
@@ -165,3 +169,29 @@ def request(
         ),
         **changes,
     )
+
+
+def source_files(of: ResultRequest) -> list[bytes]:
+    """The single-frame source images of a request as Part 10 files."""
+    image_of = of.volume or volume("CT", len(of.sources), of.sources[0].Rows)
+    place, files = image_of.geometry, []
+    for z, header in enumerate(of.sources):
+        image = Dataset()
+        image.update(header)
+        image.ImagePositionPatient = geometry.position(place, z)
+        image.ImageOrientationPatient = geometry.orientation(place)
+        image.PixelSpacing = geometry.pixel_spacing(place)
+        image.SliceThickness = "5"
+        image.InstanceNumber, image.SeriesDescription, image.ImageType = z + 1, "Head 5.0", ["ORIGINAL", "PRIMARY"]
+        image.RescaleSlope, image.RescaleIntercept = "1", "-1024"
+        image.WindowCenter, image.WindowWidth = "40", "80"
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 0
+        image.PixelData = (image_of.voxels[z] + 1024).astype("<u2").tobytes()
+        image["PixelData"].VR = "OW"
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        buffer = BytesIO()
+        dcmwrite(buffer, image, enforce_file_format=True)
+        files.append(buffer.getvalue())
+    return files
