@@ -83,11 +83,11 @@ def send_object(opened: Association, path: Path, sop_class_uid: str, message_id:
     _config.STORE_SEND_CHUNKED_DATASET = True  # a path is then sent as its bytes
     syntax = stored_syntax(path)
     try:
-        if syntax in accepted:
+        if syntax in accepted and _meta_is_right(path):
             status = opened.send_c_store(path, msg_id=message_id)
         else:
             dataset = pydicom.dcmread(path)
-            if UID(syntax).is_compressed and UID(syntax).is_encapsulated:
+            if syntax not in accepted and UID(syntax).is_compressed and UID(syntax).is_encapsulated:
                 dataset.decompress(generate_instance_uid=False)
             status = opened.send_c_store(dataset, msg_id=message_id)
     except RuntimeError as error:  # not established any more
@@ -97,6 +97,16 @@ def send_object(opened: Association, path: Path, sop_class_uid: str, message_id:
             answer=Answer.REFUSED, text=f"cannot be sent in a transfer syntax that the peer takes: {str(error)[:150]}"
         )
     return judge(status.get("Status"))
+
+
+def _meta_is_right(path: Path) -> bool:
+    """Whether the file meta names the object it holds; de-identified files often do not, and the data set counts."""
+    head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    meta = head.file_meta
+    return (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID")) == (
+        head.get("SOPClassUID"),
+        head.get("SOPInstanceUID"),
+    )
 
 
 def judge(status: int | None) -> SendResult:
