@@ -109,6 +109,12 @@ class EventDul(DULServiceProvider):
         self._fd_lock = threading.Lock()
         self.to_provider_queue = _WakingQueue(self._wake)
         self._run_loop_delay = 0
+        self._has_begun = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the transport connection came and went."""
+        return self._has_begun and self.state_machine.current_state == "Sta1"
 
     def _wake(self) -> None:
         with self._fd_lock:
@@ -120,8 +126,22 @@ class EventDul(DULServiceProvider):
         super().kill_dul()
         self._wake()
 
+    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
+        """Wait for a primitive, but not for one from a peer that has gone: the stock method waits the whole time."""
+        end = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        while wait:
+            left = max(0.0, end - time.monotonic())
+            primitive = super().receive_pdu(wait=True, timeout=min(left, _POLL_S))
+            if primitive is not None or self.has_ended or left == 0.0:
+                return primitive
+        return super().receive_pdu(wait=False)
+
     def _is_transport_event(self) -> bool:
+        self._has_begun = self._has_begun or self.state_machine.current_state != "Sta1"
         waiting = self.socket is not None and self.socket.socket is not None and self.socket._is_connected
+        if self.has_ended:
+            time.sleep(0.001)  # until the association's thread has noticed
+            return False
         if not waiting or self.state_machine.current_state == "Sta13" or not self.event_queue.empty():
             if not waiting:
                 time.sleep(0.001)

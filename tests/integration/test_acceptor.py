@@ -92,26 +92,30 @@ def test_a_silent_tls_client_does_not_block_the_others(
     kind: str, answered: bool, certificate: tuple[Path, Path]
 ) -> None:
     server_tls, client_tls = contexts(certificate)
-    with serving(kind, tls=server_tls, timeout_s=20) as server:
-        with socket.create_connection(("127.0.0.1", server.server_address[1])):  # says nothing
-            time.sleep(0.3)
-            done = threading.Event()
+    done = threading.Event()
 
-            def echo() -> None:
-                association = associate(server, tls=client_tls)
-                if association.is_established and association.send_c_echo().Status == 0:
-                    done.set()
-                    association.release()
+    def echo(server: Any) -> None:
+        association = associate(server, tls=client_tls)
+        if association.is_established and association.send_c_echo().Status == 0:
+            done.set()
+            association.release()
 
-            threading.Thread(target=echo, daemon=True).start()
-            assert done.wait(10 if answered else 3) is answered
+    with (
+        serving(kind, tls=server_tls, timeout_s=20) as server,
+        socket.create_connection(("127.0.0.1", server.server_address[1])),  # says nothing
+    ):
+        time.sleep(0.3)
+        threading.Thread(target=echo, args=(server,), daemon=True).start()
+        assert done.wait(10 if answered else 3) is answered
 
 
 def test_a_silent_tls_client_is_dropped_after_the_time_limit(certificate: tuple[Path, Path]) -> None:
-    with serving(OURS, tls=contexts(certificate)[0], timeout_s=0.5) as server:
-        with socket.create_connection(("127.0.0.1", server.server_address[1])) as silent:
-            silent.settimeout(20)
-            assert silent.recv(1) == b""  # closed by the server
+    with (
+        serving(OURS, tls=contexts(certificate)[0], timeout_s=0.5) as server,
+        socket.create_connection(("127.0.0.1", server.server_address[1])) as silent,
+    ):
+        silent.settimeout(20)
+        assert silent.recv(1) == b""  # closed by the server
 
 
 def half_a_pdu(server: Any) -> socket.socket:
@@ -143,15 +147,17 @@ def test_half_a_pdu_leaks_neither_socket_nor_threads(kind: str, freed: bool) -> 
 
 @pytest.mark.parametrize(("kind", "dropped"), [(STOCK, False), (OURS, True)])
 def test_an_absurd_pdu_length_is_not_believed(kind: str, dropped: bool) -> None:
-    with serving(kind, timeout_s=60) as server:
-        with socket.create_connection(("127.0.0.1", server.server_address[1])) as peer:
-            peer.sendall(struct.pack(">BBI", 1, 0, 0xFFFFFFF0) + b"\0" * 100)
-            peer.settimeout(15 if dropped else 2)
-            try:
-                closed = peer.recv(100) == b""
-            except TimeoutError:
-                closed = False
-            assert closed is dropped
+    with (
+        serving(kind, timeout_s=60) as server,
+        socket.create_connection(("127.0.0.1", server.server_address[1])) as peer,
+    ):
+        peer.sendall(struct.pack(">BBI", 1, 0, 0xFFFFFFF0) + b"\0" * 100)
+        peer.settimeout(15 if dropped else 2)
+        try:
+            closed = peer.recv(100) == b""
+        except TimeoutError:
+            closed = False
+        assert closed is dropped
 
 
 @pytest.mark.parametrize(("kind", "refused"), [(STOCK, False), (OURS, True)])
@@ -236,3 +242,15 @@ def test_more_connections_than_the_limit_are_closed(wait_for: Callable[..., obje
         wait_for(closed, 20, "the surplus connections to be closed")
         for peer in peers:
             peer.close()
+
+
+@pytest.mark.parametrize(("kind", "freed"), [(STOCK, False), (OURS, True)])
+def test_a_connection_that_is_closed_at_once_holds_no_thread(kind: str, freed: bool) -> None:
+    """Port scanners and load balancers do this; the stock thread stays for the whole ACSE timeout."""
+    with serving(kind, timeout_s=60) as server:
+        socket.create_connection(("127.0.0.1", server.server_address[1])).close()
+        time.sleep(0.5)
+        end = time.monotonic() + (20 if freed else 2)
+        while server.active_associations and time.monotonic() < end:
+            time.sleep(0.05)
+        assert (not server.active_associations) is freed
