@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 HOURS_A_DAY = 24.0
 ARMS = ("historical", "fifo", "random", "model", "oracle")
@@ -41,7 +40,7 @@ class Exams:
     reported_h: Floats
     abnormal: Floats
     probability: Floats
-    category: Sequence[str] = field(default_factory=tuple)
+    category: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if np.any(np.diff(self.acquired_h) < 0):
@@ -53,14 +52,13 @@ class Exams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How to replay. ``warm_up_days``: exams of the first days fill the queue and are not counted.
+    """How to replay. ``threshold``: an abnormal exam below it counts as missed by the model.
 
     ``levels`` (ascending thresholds) turn the probability into classes of urgency, first come first served inside each;
     empty: the probability itself is the key. ``max_wait_days``: an exam older than that is read before any other.
     """
 
     threshold: float = 0.5
-    warm_up_days: float = 30.0
     random_draws: int = 1000
     resamples: int = 1000
     seed: int = 1
@@ -159,9 +157,24 @@ def end_of(exams: Exams, slots_h: Floats) -> float:
     return max(last_slot, float(exams.acquired_h[-1]))
 
 
-def counted(exams: Exams, protocol: Protocol) -> Bools:
-    """Exams after the warm-up."""
-    return np.asarray(exams.acquired_h >= exams.acquired_h[0] + protocol.warm_up_days * HOURS_A_DAY)
+def switch_on(exams: Exams, slots_h: Floats, warm_up_days: float, *, as_reported: bool) -> tuple[Exams, Floats]:
+    """Return the exams that wait when the arms part, or come later, and the slots from then on.
+
+    Until ``warm_up_days`` after the first exam things go as they went (``as_reported``), or first in first out. From
+    there all arms share the same exams and slots, so the sum of all delays is the same in each.
+    """
+    start_h = float(exams.acquired_h[0]) + warm_up_days * HOURS_A_DAY
+    key = np.arange(len(exams), dtype=float)
+    read_h = exams.reported_h if as_reported else replay(exams.acquired_h, slots_h, key)
+    left = np.isnan(read_h) | (read_h >= start_h)
+    remaining = Exams(
+        acquired_h=exams.acquired_h[left],
+        reported_h=exams.reported_h[left],
+        abnormal=exams.abnormal[left],
+        probability=exams.probability[left],
+        category=tuple(c for c, stays in zip(exams.category, left, strict=True) if stays) if exams.category else (),
+    )
+    return remaining, slots_h[slots_h >= start_h]
 
 
 def auc(exams: Exams) -> float | None:

@@ -12,12 +12,10 @@ import numpy.typing as npt
 from inference.triage import (
     ARMS,
     HOURS_A_DAY,
-    Bools,
     Exams,
     Floats,
     Protocol,
     auc,
-    counted,
     delays_days,
     end_of,
     keys_of,
@@ -28,6 +26,7 @@ QUANTILES = (0.25, 0.5, 0.75, 0.95)
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 _CATEGORY = "category:"
 Group = dict[str, Any]
+Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
@@ -63,7 +62,6 @@ def simulate(
         arms[arm] = _arm(found, unread[arm], groups)
     return {
         "exams": len(exams),
-        "counted": int(groups["all"].sum()),
         "reading_slots": len(slots_h),
         "auc": auc(exams),
         "threshold": protocol.threshold,
@@ -102,17 +100,16 @@ def sweep(exams: Exams, slots_h: Floats, protocol: Protocol, thresholds: tuple[f
 
 def _groups(exams: Exams, protocol: Protocol) -> dict[str, Bools]:
     """Who is counted where; categories are prefixed "category:"."""
-    inside = counted(exams, protocol)
-    abnormal = inside & (exams.abnormal > 0.5)
+    abnormal = np.asarray(exams.abnormal > 0.5)
     groups: dict[str, Bools] = {
-        "all": inside,
+        "all": np.ones(len(exams), bool),
         "abnormal": abnormal,
-        "normal": inside & (exams.abnormal < 0.5),
+        "normal": np.asarray(exams.abnormal < 0.5),
         "missed_abnormal": abnormal & (np.nan_to_num(exams.probability, nan=1.0) < protocol.threshold),
     }
     names = np.array(exams.category, dtype=object)
     for name in sorted({c for c in exams.category if c}):
-        groups[f"{_CATEGORY}{name}"] = inside & np.asarray(names == name, bool)
+        groups[f"{_CATEGORY}{name}"] = np.asarray(names == name, bool)
     return groups
 
 
