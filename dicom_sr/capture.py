@@ -141,7 +141,7 @@ def _set_pixels(dataset: Dataset, frames: npt.NDArray[np.uint8]) -> None:
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit = 7
     dataset.PixelRepresentation = 0
-    pixels = frames if "NumberOfFrames" in dataset else frames[0]
+    pixels = frames if len(frames) > 1 else frames[0]
     dataset.compress(RLELossless, pixels, encoding_plugin="pylibjpeg", generate_instance_uid=False)
 
 

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from dicom_sr import codes, geometry, wording
 from dicom_sr.finish import MANUFACTURER, finish
-from dicom_sr.identity import object_uid, series_uid
+from dicom_sr.identity import object_uid, series_uid, uid_of
 from dicom_sr.request import ResultRequest
 from dicom_sr.sources import references
 from inference.result import Heatmap
@@ -61,6 +61,9 @@ def build_parametric_map(request: ResultRequest, heatmap: Heatmap) -> Dataset:
         ],
     )
     dataset.BodyPartExamined = "HEAD"
+    dimension = uid_of("dimension", dataset.SOPInstanceUID)  # highdicom's is random
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimension
     finish(
         dataset,
         role="parametric-map",

@@ -44,6 +44,8 @@ _CHROMIUM = [
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".wasm": "application/wasm",
           ".svg": "image/svg+xml", ".json": "application/json"}  # fmt: skip
 LIMIT_MS = 120_000
+REPORT, HEATMAP = re.compile(r"AI \w+: .* - RESEARCH"), re.compile(r"heatmap - RESEARCH")
+_SETTLED = """() => document.querySelector('svg.svg-layer text') || document.body.innerText.includes('Show Details')"""
 
 
 @dataclass
@@ -73,12 +75,12 @@ def open_in_ohif(pacs_http: str, study_uid: str, out_dir: Path) -> OhifView:
         page = browser.new_page(viewport={"width": 1500, "height": 900})
         page.set_default_timeout(LIMIT_MS)
         page.goto(f"{address}/viewer?StudyInstanceUIDs={study_uid}")
-        page.get_by_text("RESEARCH USE ONLY").first.wait_for()
+        page.get_by_text(REPORT).first.wait_for()
         page.locator("canvas").first.wait_for()
         _dismiss(page)
         view.series = page.locator("[data-cy='studyBrowser-panel']").inner_text().splitlines()
         view.screenshots["study"] = _shot(page, out_dir / "study.png")
-        for name, text in (("heatmap", "heatmap - RESEARCH"), ("report", r"AI \w+: ")):
+        for name, text in (("heatmap", HEATMAP), ("report", REPORT)):
             if _open_series(page, text):
                 view.screenshots[name] = _shot(page, out_dir / f"{name}.png")
         view.drawn = page.locator("svg.svg-layer text").all_text_contents()
@@ -94,11 +96,13 @@ def _dismiss(page: Page) -> None:
             button.first.click()
 
 
-def _open_series(page: Page, text: str) -> bool:
-    entry = page.get_by_text(re.compile(text))
+def _open_series(page: Page, text: re.Pattern[str]) -> bool:
+    entry = page.get_by_text(text)
     if not entry.count():
         return False
     entry.first.dblclick()
+    if text is REPORT:
+        page.wait_for_function(_SETTLED)
     return True
 
 
@@ -114,7 +118,7 @@ def _errors(page: Page) -> list[str]:
 
 def _shot(page: Page, path: Path) -> Path:
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(2000)  # lets the last frame reach the screen; only the picture depends on it
     page.screenshot(path=str(path))
     return path
 
