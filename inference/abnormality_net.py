@@ -1,0 +1,116 @@
+"""The network for abnormality on T2 head MRI: a slice encoder that looks at neighbours, and attention over slices.
+
+Every slice gets a logit and a weight for each output, and the study's logit is the weighted sum of the slices' logits
+(additive multiple-instance learning: Javed et al., NeurIPS 2022). So the evidence shown for a slice is the evidence
+used, not an afterthought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference.labels import PUBLISHED_LABELS
+
+OUTPUTS = PUBLISHED_LABELS  # abnormal first, then the seven categories
+CHANNELS = 4  # previous, own, next slice; mask
+MAP_STRIDE = 2
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
+def neighbours(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Index of the slice below and above each slice when studies are laid end to end; at an end the slice itself."""
+    before, after, start = [], [], 0
+    for length in lengths:
+        own = torch.arange(start, start + length)
+        before.append((own - 1).clamp(min=start))
+        after.append((own + 1).clamp(max=start + length - 1))
+        start += length
+    return torch.cat(before), torch.cat(after)
+
+
+def slice_channels(image: Tensor, mask: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Stack ``[n, 4, y, x]`` from slices ``[n, y, x]`` and masks of studies laid end to end."""
+    before, after = neighbours(lengths)
+    return torch.stack([image[before], image, image[after], mask], dim=1)
+
+
+class AbnormalityNetwork(nn.Module):
+    """A small U-shaped slice network with pooling over slices. See :meth:`forward`."""
+
+    def __init__(self, width: int = 16, features: int = 64) -> None:
+        super().__init__()
+        w, k = width, len(OUTPUTS)
+        self.stem = _block(CHANNELS * 4, w)
+        self.fine = _block(w, w)
+        self.down1 = nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w))
+        self.down2 = nn.Sequential(_block(2 * w, 4 * w, 2), _block(4 * w, 4 * w))
+        self.down3 = nn.Sequential(_block(4 * w, 6 * w, 2), _block(6 * w, 6 * w))
+        self.across = nn.Conv2d(3 * 6 * w, 6 * w, 1)
+        self.up2 = nn.Conv2d(6 * w, 4 * w, 1)
+        self.mix2 = _block(4 * w, 2 * w)
+        self.mix1 = _block(2 * w, w)
+        self.mix0 = _block(w, w)
+        self.map = nn.Conv2d(w, k, 1)
+        self.reduce = nn.Sequential(nn.Linear(12 * w + 2 * w + 3 * k, features), nn.ReLU(inplace=True))
+        self.context = nn.Sequential(nn.Linear(3 * features, features), nn.ReLU(inplace=True))
+        self.dropout = nn.Dropout(0.2)
+        self.slice = nn.Linear(2 * features + 3 * k, k)
+        self.weight = nn.Linear(2 * features + 3 * k, k)
+
+    def forward(self, x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Judge studies laid end to end.
+
+        Parameters
+        ----------
+        x
+            ``[n, 4, y, x]`` from :func:`slice_channels`.
+        lengths
+            Slices of each study; their sum is ``n``.
+
+        Returns
+        -------
+        tuple
+            Map logits ``[n, 8, y/2, x/2]``, slice logits ``[n, 8]``, weights ``[n, 8]`` (they sum to 1 over a study's
+            slices), study logits ``[studies, 8]``.
+        """
+        before, after = (index.to(x.device) for index in neighbours(lengths))
+        inside = functional.max_pool2d(x[:, -1:], MAP_STRIDE)
+        a = self.fine(self.stem(functional.pixel_unshuffle(x, 2)))
+        b = self.down1(a)
+        c = self.down2(b)
+        d = self.down3(c)
+        d = d + self.across(torch.cat([d[before], d, d[after]], dim=1))
+        c = self.mix2(c + functional.interpolate(self.up2(d), size=c.shape[2:], mode="nearest"))
+        b = self.mix1(b + functional.interpolate(c, size=b.shape[2:], mode="nearest"))
+        a = self.mix0(a + functional.interpolate(b, size=a.shape[2:], mode="nearest"))
+        maps = self.map(a)
+        pooled = _pool_maps(maps, inside)
+        own = self.reduce(torch.cat([d.mean((2, 3)), d.amax((2, 3)), c.amax((2, 3)), pooled], dim=1))
+        around = self.context(torch.cat([own[before], own, own[after]], dim=1))
+        vector = self.dropout(torch.cat([own, around, pooled], dim=1))
+        logits, energy = self.slice(vector), self.weight(vector)
+        weights = torch.cat([e.softmax(dim=0) for e in energy.split(list(lengths))])
+        study = torch.stack([part.sum(dim=0) for part in (weights * logits).split(list(lengths))])
+        return maps, logits, weights, study
+
+
+def _pool_maps(maps: Tensor, inside: Tensor) -> Tensor:
+    """Per map and slice: the peak, the mean of the 40 highest pixels, and a soft area, inside the mask; ``[n, 24]``."""
+    gated = torch.where(inside > 0.5, maps, torch.full_like(maps, -12.0)).flatten(2)
+    top = gated.topk(40, dim=2).values
+    area = torch.log1p(torch.sigmoid(gated).sum(dim=2))
+    return torch.cat([top[:, :, :4].mean(2).clamp(-8, 8) / 4, top.mean(2).clamp(-8, 8) / 4, area / 2], dim=1)
+
+
+def fast_layout(network: AbnormalityNetwork) -> AbnormalityNetwork:
+    """Channels last: twice as fast on a CPU."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,213 @@
+"""The recipe of the MR abnormality model: samples, augmentation, losses, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional
+
+from inference.abnormality_net import OUTPUTS, AbnormalityNetwork, fast_layout, slice_channels
+from inference.mr_input import OUTSIDE, PIXEL_MM, normalise
+from inference.training.mr_cache import CachedScene, cached_scene
+from inference.training.mr_signal import SCANNERS, render
+
+Array = npt.NDArray[np.float32]
+ATROPHY = OUTPUTS.index("atrophy")
+STUDY_WEIGHT = torch.tensor([3.0] + [1.0] * (len(OUTPUTS) - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MrSample:
+    """One study as the network trains on it; NaN marks an unknown label.
+
+    ``image`` and ``mask`` are ``[n, SIZE, SIZE]``; ``lesions`` ``[n, 8, SIZE / 2, SIZE / 2]`` 0..1 or None (a
+    hospital has no outlines); ``slice_labels`` ``[n, 8]``; ``study_labels`` ``[8]``.
+    """
+
+    image: Array
+    mask: Array
+    lesions: Array | None
+    slice_labels: Array
+    study_labels: Array
+
+
+Source = Callable[[np.random.Generator], MrSample]
+
+
+def scene_source(scene: CachedScene) -> Source:
+    """A study that shows the same patient on a new scanner each time it is asked for."""
+    return lambda rng: sample_of_scene(scene, rng)
+
+
+def file_source(folder: Path, seed: int) -> Source | None:
+    """Like :func:`scene_source`, read from the cache each time; None when the scene holds no usable head."""
+    return None if cached_scene(folder, seed) is None else lambda rng: _from_file(folder, seed, rng)
+
+
+def _from_file(folder: Path, seed: int, rng: np.random.Generator) -> MrSample:
+    scene = cached_scene(folder, seed)
+    if scene is None:
+        raise FileNotFoundError(f"{folder}/{seed:07d}.npz changed during training; train again")
+    return sample_of_scene(scene, rng)
+
+
+def sample_of_scene(scene: CachedScene, rng: np.random.Generator) -> MrSample:
+    """Render a cached scene."""
+    fractions = scene.fractions.astype(np.float32) / 255.0
+    signal = render(rng, fractions, (scene.step_mm, PIXEL_MM, PIXEL_MM), SCANNERS["wide"])
+    mask = scene.mask.astype(np.float32)
+    slice_labels = scene.slice_labels.astype(np.float32)
+    if scene.study_labels[ATROPHY]:  # it shows on every slice and on none
+        slice_labels[slice_labels[:, 0] == 0, 0] = np.nan
+        slice_labels[:, ATROPHY] = np.nan
+    return MrSample(
+        image=normalise(signal, mask),
+        mask=mask,
+        lesions=_half(scene.lesions),
+        slice_labels=slice_labels,
+        study_labels=scene.study_labels.astype(np.float32),
+    )
+
+
+def _half(lesions: npt.NDArray[np.uint8]) -> Array:
+    """Maximum over 2 x 2 pixels, any category first: what the network's map is held against."""
+    categories, count, rows, columns = lesions.shape
+    blocks = lesions.reshape(categories, count, rows // 2, 2, columns // 2, 2).max(axis=(3, 5))
+    both = np.concatenate([blocks.max(axis=0, keepdims=True), blocks]).transpose(1, 0, 2, 3)
+    return np.asarray(both, np.float32) / np.float32(255.0)
+
+
+def _warp(stack: Array, matrix: Array) -> Array:
+    """Resample ``[n, channel, y, x]`` in plane by a 2 x 3 matrix in normalised coordinates; 0 beyond the edge."""
+    image = torch.from_numpy(np.ascontiguousarray(stack))
+    theta = torch.from_numpy(matrix)[None].expand(len(stack), 2, 3)
+    grid = functional.affine_grid(theta, list(image.shape), align_corners=False)
+    return np.asarray(functional.grid_sample(image, grid, align_corners=False).numpy(), np.float32)
+
+
+def augment(sample: MrSample, rng: np.random.Generator) -> MrSample:
+    """Turn, scale, shift and mirror in plane; cut slices off the ends; change gamma a little."""
+    angle, zoom = np.deg2rad(rng.normal(0, 6)), float(np.exp(rng.normal(0, 0.05)))
+    mirror = 1.0 if rng.random() < 0.5 else -1.0
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom @ np.diag([mirror, 1.0])
+    matrix = np.concatenate([turn, rng.normal(0, 0.03, (2, 1))], axis=1).astype(np.float32)
+    first = int(rng.integers(0, 3)) if rng.random() < 0.3 else 0
+    last = len(sample.image) - (int(rng.integers(0, 3)) if rng.random() < 0.3 else 0)
+    stack = np.stack([sample.image[first:last] - np.float32(OUTSIDE), sample.mask[first:last]], axis=1)
+    warped = _warp(stack, matrix)  # beyond the edge lies what lies outside the mask
+    image = warped[:, 0] + np.float32(OUTSIDE)
+    gamma = np.float32(np.exp(rng.normal(0, 0.08)))
+    image = np.sign(image) * np.abs(image) ** gamma
+    return replace(
+        sample,
+        image=image,
+        mask=(warped[:, 1] > 0.5).astype(np.float32),
+        lesions=_warp(sample.lesions[first:last], matrix) if sample.lesions is not None else None,
+        slice_labels=sample.slice_labels[first:last],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MrBatch:
+    """Studies laid end to end."""
+
+    x: Tensor
+    lengths: tuple[int, ...]
+    lesions: Tensor | None
+    slice_labels: Tensor
+    study_labels: Tensor
+
+
+def collate(samples: Sequence[MrSample]) -> MrBatch:
+    """Lay studies end to end; lesion maps count only when every study has them."""
+    lengths = tuple(len(s.image) for s in samples)
+    image, mask = (torch.from_numpy(np.concatenate([getattr(s, n) for s in samples])) for n in ("image", "mask"))
+    outlined = [s.lesions for s in samples if s.lesions is not None]
+    lesions = torch.from_numpy(np.concatenate(outlined)) if len(outlined) == len(samples) else None
+    return MrBatch(
+        slice_channels(image, mask, lengths).contiguous(memory_format=torch.channels_last),
+        lengths,
+        lesions,
+        torch.from_numpy(np.concatenate([s.slice_labels for s in samples])),
+        torch.from_numpy(np.stack([s.study_labels for s in samples])),
+    )
+
+
+def known_bce(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy over the known labels (NaN: unknown), weighted per output."""
+    known = ~labels.isnan()
+    loss = functional.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+    scale = known.float() if weight is None else known.float() * weight.to(logits.device)
+    mean: Tensor = (loss * scale).sum() / scale.sum().clamp(min=1.0)
+    return mean
+
+
+class MrRecipe:
+    """What :class:`inference.training.loop.Trainer` needs to train the MR model."""
+
+    def __init__(
+        self,
+        network: AbnormalityNetwork,
+        training: Sequence[Source],
+        validation: Sequence[Source],
+        *,
+        seed: int = 0,
+        studies_per_batch: int = 4,
+    ) -> None:
+        self.network = fast_layout(network)
+        self.training, self.validation = training, validation
+        self.seed, self.size = seed, studies_per_batch
+
+    def batch_count(self) -> int:
+        """Return how many batches an epoch has."""
+        return max(1, len(self.training) // self.size)
+
+    def batches(self, epoch: int) -> Iterator[MrBatch]:
+        """Yield batches in an order drawn from seed and epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.training))
+        for index in range(self.batch_count()):
+            chosen = order[index * self.size : (index + 1) * self.size]
+            yield collate([augment(self.training[i](rng), rng) for i in chosen])
+
+    def loss(self, batch: MrBatch, device: torch.device) -> Tensor:
+        """Study and slice cross-entropy, and where outlines are known that of the map with its overlap."""
+        maps, slices, _, study = self.network(batch.x.to(device), batch.lengths)
+        total = known_bce(study, batch.study_labels.to(device), STUDY_WEIGHT)
+        total = total + 0.7 * known_bce(slices, batch.slice_labels.to(device), STUDY_WEIGHT)
+        if batch.lesions is None:
+            return total
+        target = batch.lesions.to(device)
+        pixel = functional.binary_cross_entropy_with_logits(maps, target, pos_weight=torch.tensor(4.0, device=device))
+        probability = maps[:, 0].sigmoid()
+        overlap = 2 * (probability * target[:, 0]).sum() / (probability.sum() + target[:, 0].sum() + 1.0)
+        combined: Tensor = total + 3.0 * pixel + 0.3 * (1 - overlap)
+        return combined
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """Study AUC of abnormal (the score), its loss, the slice AUC."""
+        logits, labels, slice_logits, slice_labels = self.predict(device)
+        known = ~np.isnan(slice_labels[:, 0])
+        return {
+            "score": float(roc_auc_score(labels[:, 0], logits[:, 0])),
+            "slice_auc": float(roc_auc_score(slice_labels[known, 0], slice_logits[known, 0])),
+            "validation_loss": float(known_bce(torch.from_numpy(logits), torch.from_numpy(labels), STUDY_WEIGHT)),
+        }
+
+    def predict(self, device: torch.device) -> tuple[Array, Array, Array, Array]:
+        """Study logits and labels ``[n, 8]``, slice logits and labels ``[m, 8]`` of the validation studies."""
+        parts: list[tuple[Array, Array, Array, Array]] = []
+        for index, source in enumerate(self.validation):
+            batch = collate([source(np.random.default_rng([self.seed, 999, index]))])
+            _, slices, _, study = self.network(batch.x.to(device), batch.lengths)
+            found = (study.cpu().numpy(), batch.study_labels.numpy(), slices.cpu().numpy(), batch.slice_labels.numpy())
+            parts.append(found)
+        stacked = [np.concatenate([p[i] for p in parts]) for i in range(4)]
+        return stacked[0], stacked[1], stacked[2], stacked[3]
