@@ -16,6 +16,7 @@ from node.config import Settings
 from node.store.accounts import Session
 from node.store.database import open_database
 from node.web.pixels import PixelCache
+from node.web.ranking_desk import RankingDesk
 from node.web.snapshot import WorklistSnapshot
 from node.web.wording import FILTERS
 
@@ -35,6 +36,7 @@ class Resources:
     templates: Jinja2Templates
     worklist: WorklistSnapshot
     pixels: PixelCache
+    desk: RankingDesk
 
 
 def open_resources(settings: Settings) -> Resources:
@@ -42,15 +44,17 @@ def open_resources(settings: Settings) -> Resources:
     templates = Jinja2Templates(directory=HERE / "templates")
     templates.env.filters.update(FILTERS)
     ledger = open_database(settings.storage, "ledger")
+    rankings = open_database(settings.storage, "rankings")
     return Resources(
         settings=settings,
         accounts=open_database(settings.storage, "accounts"),
         ledger=ledger,
         labels=open_database(settings.storage, "labels"),
-        rankings=open_database(settings.storage, "rankings"),
+        rankings=rankings,
         templates=templates,
         worklist=WorklistSnapshot(ledger),
         pixels=PixelCache(),
+        desk=RankingDesk(rankings),
     )
 
 
