@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.errors import FalxError, Misconfigured
@@ -32,6 +32,12 @@ from node.store.spool import Spool, instance_path
 log = structlog.get_logger()
 _GROUP = 256  # at most so many in one transaction
 _PURGE_EVERY_S = 1.0
+
+# built once: making a statement costs as much as running it
+_KNOWN = select(tables.instances.c.sha256, tables.instances.c.path).where(
+    tables.instances.c.sop_instance_uid == bindparam("sop")
+)
+_ADD = insert(tables.instances)
 
 
 class NotCommitted(FalxError):
@@ -226,15 +232,11 @@ class IntakeWriter:
                 log.error("rename_not_undone", path=str(final), error=error.strerror)
 
     def _take_in(self, connection: Connection, group: _Group, arrival: Arrival) -> Outcome:
-        known = connection.execute(
-            select(tables.instances.c.sha256, tables.instances.c.path).where(
-                tables.instances.c.sop_instance_uid == arrival.names.sop_instance_uid
-            )
-        ).one_or_none()
+        known = connection.execute(_KNOWN, {"sop": arrival.names.sop_instance_uid}).one_or_none()
         if known is None:
             self.spool.take_in(arrival.part, arrival.path)
             group.renamed.append((arrival.part, arrival.path))
-            connection.execute(insert(tables.instances).values(**arrival.row()))
+            connection.execute(_ADD, arrival.row())
             self._note_association(connection, arrival)
             return Outcome.STORED
         if (known.sha256, known.path) == (arrival.sha256, str(arrival.path)):

@@ -95,18 +95,16 @@ class Spool:
 
     def sync_folders(self, files: list[PurePosixPath]) -> None:
         """Make the names of ``files`` last: their folders, and every new folder above up to the storage folder."""
-        waiting = {self.folder / file.parent for file in files}
-        for folder in waiting:
+        for folder in {self.folder / file.parent for file in files}:
             sync_folder(folder)
-            for child in (folder, *folder.parents):
-                if child == self.folder:
-                    break
-                with self._lock:
-                    if child in self._lasting:
-                        break
+            with self._lock:
+                known = folder in self._lasting
+                above = () if known else (folder, *folder.parents)
+                fresh = [f for f in above if self.folder in f.parents and f not in self._lasting]
+            for child in fresh:
                 sync_folder(child.parent)
             with self._lock:
-                self._lasting.update(p for p in (folder, *folder.parents) if self.folder in p.parents)
+                self._lasting.update(fresh)
 
     def quarantine(self, part: Path, at: datetime) -> PurePosixPath:
         """Move ``part`` to the quarantine; return its path there, relative to the storage folder."""
