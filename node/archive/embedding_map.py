@@ -36,11 +36,13 @@ def lay_out(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Two coordinates, 0..1, for each vector ``[reports, dimensions]``: principal components, then t-SNE."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     dimensions = min(COMPONENTS, *vectors.shape)
-    reduced = PCA(dimensions, random_state=0).fit_transform(vectors)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    places = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced).astype(np.float64)
+    with threadpool_limits(1):  # more threads than free cores make it many times slower
+        reduced = PCA(dimensions, random_state=0).fit_transform(vectors)
+        places = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced).astype(np.float64)
     low, high = places.min(axis=0), places.max(axis=0)
     result: npt.NDArray[np.float64] = (places - low) / np.where(high > low, high - low, 1.0)
     return result

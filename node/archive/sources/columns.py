@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from inference.report_text import MAX_REPORT_CHARACTERS
 from node.archive.sources.cells import as_text, as_time, is_true, modality_of, status_of
 from node.config import ArchiveSettings
 from node.errors import Misconfigured
 from node.store.labels_values import REPORT_FIELDS, Flagged, Report
-
-MAX_TEXT_CHARACTERS = 200_000  # a head report has about 1,000; what is longer is no report
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +96,11 @@ class Columns:
 
 def checked(report: Report) -> Report | Flagged:
     """Pass a report on, or flag what no head report can be."""
-    if len(report.text) > MAX_TEXT_CHARACTERS:
+    if len(report.text) > MAX_REPORT_CHARACTERS:
         return Flagged(
             source_position=report.source_position,
             code="too_long",
-            text=f"a text of {len(report.text)} characters is no report (limit {MAX_TEXT_CHARACTERS})",
+            text=f"a text of {len(report.text)} characters is no report (limit {MAX_REPORT_CHARACTERS})",
         )
     if report.modality not in ("", "CT", "MR"):
         return Flagged(
