@@ -17,6 +17,30 @@ CURVES = "curves.png"
 PACKAGES = ("falx", "torch", "numpy", "scipy", "SimpleITK", "pydicom", "nilearn")
 
 
+def now() -> str:
+    """Return this moment, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def source_commit() -> str:
+    """Return the commit of the source tree, with ``+`` when it has changes; empty outside a checkout."""
+    found = _git("rev-parse", "--short=12", "HEAD")
+    return found + ("+" if found and _git("status", "--porcelain", ".") else "")
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).parent
+    done = subprocess.run(["git", *arguments], check=False, cwd=here, capture_output=True, text=True)
+    return "" if done.returncode else done.stdout.strip()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide the outcome."""
+    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions() if d.name}
+    found = {name: installed[name.lower()] for name in PACKAGES if name.lower() in installed}
+    return {"python": platform.python_version()} | found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What ``run.json`` holds, and what a model's metadata keeps of its training.
@@ -31,10 +55,10 @@ class RunRecord:
     data_sha256: str
     seed: int
     settings: dict[str, object]
-    started: str = field(default_factory=lambda: now())
+    started: str = field(default_factory=now)
     finished: str = ""
-    commit: str = field(default_factory=lambda: commit())
-    versions: dict[str, str] = field(default_factory=lambda: versions())
+    commit: str = field(default_factory=source_commit)
+    versions: dict[str, str] = field(default_factory=package_versions)
     history: list[dict[str, float]] = field(default_factory=list)
     evaluation: dict[str, object] = field(default_factory=dict)
 
@@ -48,28 +72,6 @@ class RunRecord:
         (folder / RECORD).write_text(json.dumps(asdict(self), indent=2, default=str) + "\n", encoding="utf-8")
         if self.history:
             plot_curves(self.history, folder / CURVES, title=f"{self.purpose}, seed {self.seed} - RESEARCH USE ONLY")
-
-
-def now() -> str:
-    """Return this moment, UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def commit() -> str:
-    """Return the commit of the source tree, with ``+`` when it has changes; empty outside a checkout."""
-    here = Path(__file__).parent
-    found = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
-    if found.returncode:
-        return ""
-    changed = subprocess.run(["git", "status", "--porcelain", "."], cwd=here, capture_output=True, text=True)
-    return found.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide the outcome."""
-    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions() if d.name}
-    found = {name: installed[name.lower()] for name in PACKAGES if name.lower() in installed}
-    return {"python": platform.python_version()} | found
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:
