@@ -23,7 +23,10 @@ CHECKPOINT = "checkpoint.pt"
 class Recipe(Protocol[Batch]):
     """What a model brings to the loop."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """The network to train, in place."""
+        ...
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the training batches of an epoch; the same for the same epoch."""

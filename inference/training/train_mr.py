@@ -28,7 +28,7 @@ class MrSample:
     """One study as the network trains on it; NaN marks an unknown label.
 
     ``image`` and ``mask`` are ``[n, SIZE, SIZE]``; ``lesions`` ``[n, 8, SIZE / 2, SIZE / 2]`` 0..1 or None (a
-    hospital has no outlines); ``slice_labels`` ``[n, 8]``; ``study_labels`` ``[8]``.
+    hospital has no outlines); ``slice_labels`` ``[n, 8]``; ``study_labels`` ``[8]``; ``step_mm`` between slices.
     """
 
     image: Array
@@ -36,6 +36,7 @@ class MrSample:
     lesions: Array | None
     slice_labels: Array
     study_labels: Array
+    step_mm: float = 5.0
 
 
 Source = Callable[[np.random.Generator], MrSample]
@@ -73,6 +74,7 @@ def sample_of_scene(scene: CachedScene, rng: np.random.Generator) -> MrSample:
         lesions=_half(scene.lesions),
         slice_labels=slice_labels,
         study_labels=scene.study_labels.astype(np.float32),
+        step_mm=scene.step_mm,
     )
 
 

@@ -1,0 +1,159 @@
+"""From studies to an MR model folder: train, calibrate, choose operating points, measure what input it may see."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inference.abnormality import contrast_figures
+from inference.abnormality_net import OUTPUTS, AbnormalityNetwork
+from inference.calibration import (
+    Calibration,
+    expected_calibration_error,
+    fit_platt,
+    threshold_for_ppv,
+    threshold_for_sensitivity,
+)
+from inference.mr_input import OUTSIDE
+from inference.training.loop import LoopSettings, Trainer
+from inference.training.records import RunRecord, now
+from inference.training.train_mr import MrRecipe, Source
+from inference.weights import Metadata, OperatingPoint, load_weights, save_model
+
+PURPOSE = "mr_abnormality"
+ALERT_PPV, TRIAGE_SENSITIVITY, PREVALENCE = 0.90, 0.95, 0.3
+SYNTHETIC_USE = (
+    "Research only. Puts adult axial T2-weighted head MRI in order of suspicion of any abnormality. Trained on "
+    "synthetic heads alone; thresholds chosen on synthetic heads; recalibrate on local studies before relying on any "
+    "number."
+)
+LOCAL_USE = "Research only. Puts adult axial T2-weighted head MRI in order of suspicion. Trained on local studies."
+
+
+def fit_mr(
+    training: Sequence[Source],
+    validation: Sequence[Source],
+    out: Path,
+    *,
+    record: RunRecord,
+    version: str,
+    settings: LoopSettings | None = None,
+    width: int = 16,
+    start: Path | None = None,
+    resume: bool = False,
+    device: torch.device | None = None,
+    show_progress: bool = True,
+) -> Metadata:
+    """Train in ``out`` and write the model there.
+
+    Parameters
+    ----------
+    training, validation
+        Studies of different patients.
+    record
+        Describes data and seed; its history and end are filled in.
+    start
+        Model folder whose weights training starts from (its architecture is kept); None starts from nothing.
+    resume
+        Go on from the checkpoint in ``out``.
+
+    Returns
+    -------
+    Metadata
+        Of the model written: ``model.safetensors``, ``metadata.json``, ``run.json``, ``curves.png``.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = settings or LoopSettings(seed=record.seed)
+    torch.manual_seed(settings.seed)
+    architecture: dict[str, object] = {"width": width, "features": 64}
+    limits: Mapping[str, Sequence[float]] = {}
+    network = AbnormalityNetwork(width)
+    if start is not None:
+        parent, tensors = load_weights(start)
+        architecture = dict(parent.architecture)
+        network = AbnormalityNetwork(int(parent.architecture["width"]), int(parent.architecture["features"]))
+        network.load_state_dict(tensors)
+        limits = parent.architecture.get("limits", {})
+    recipe = MrRecipe(network, training, validation, seed=settings.seed)
+    trainer = Trainer(recipe, out, settings, device)
+    fitted = trainer.run(resume=resume, show_progress=show_progress)
+    network.load_state_dict(fitted.weights)
+    record = replace(record, settings=asdict(settings), history=fitted.history, finished=now())
+    architecture["limits"] = input_limits([*validation, *training[: len(validation)]], limits)
+    metadata = finish(recipe, out, record=record, version=version, architecture=architecture, device=device)
+    record.write(out)
+    return metadata
+
+
+def finish(
+    recipe: MrRecipe,
+    out: Path,
+    *,
+    record: RunRecord,
+    version: str,
+    architecture: Mapping[str, object],
+    device: torch.device,
+) -> Metadata:
+    """Calibrate on the validation studies, choose the operating points there, and write the model folder."""
+    recipe.network.eval()
+    with torch.inference_mode():
+        logits, labels, _, _ = recipe.predict(device)
+    known = ~np.isnan(labels[:, 0])
+    score, truth = logits[known, 0].astype(np.float64), labels[known, 0].astype(np.float64)
+    pinned = hashlib.sha256(np.concatenate([score, truth]).tobytes()).hexdigest()[:8]
+    calibration = fit_platt(score, truth, f"platt-{len(truth)}-{pinned}")
+    points, measured = _operating_points(calibration, score, truth)
+    training = record.summary() | {"validation": measured}
+    metadata = Metadata(
+        name="falx-mr-abnormality",
+        version=version,
+        purpose=PURPOSE,
+        architecture=architecture,
+        operating_points=points,
+        default_operating_point="alert",
+        calibration=calibration,
+        training=training,
+        intended_use=SYNTHETIC_USE if record.synthetic else LOCAL_USE,
+    )
+    return save_model(out, recipe.network.state_dict(), metadata)
+
+
+def _operating_points(
+    calibration: Calibration, score: npt.NDArray[np.float64], truth: npt.NDArray[np.float64]
+) -> tuple[dict[str, OperatingPoint], dict[str, object]]:
+    p = calibration.probability(score)
+    alert, at_alert = threshold_for_ppv(p, truth, target=ALERT_PPV, prevalence=PREVALENCE)
+    triage, at_triage = threshold_for_sensitivity(p, truth, target=TRIAGE_SENSITIVITY, prevalence=PREVALENCE)
+    points = {
+        "alert": OperatingPoint(threshold=alert, measured={"target_ppv": ALERT_PPV} | at_alert),
+        "triage": OperatingPoint(threshold=triage, measured={"target_sensitivity": TRIAGE_SENSITIVITY} | at_triage),
+    }
+    measured: dict[str, object] = {
+        "studies": len(truth),
+        "abnormal": int(truth.sum()),
+        "calibration_error": expected_calibration_error(p, truth),
+        "labels": list(OUTPUTS),
+    }
+    return points, measured
+
+
+def input_limits(sources: Sequence[Source], known: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
+    """Range of each contrast figure over the studies, widened by half on either side, united with ``known``."""
+    found: dict[str, list[float]] = {}
+    for index, source in enumerate(sources):
+        sample = source(np.random.default_rng([77, index]))
+        inside = sample.image > OUTSIDE + 1e-6
+        for name, value in contrast_figures(sample.image, inside, sample.step_mm).items():
+            found.setdefault(name, []).append(value)
+    limits = {}
+    for name, values in found.items():
+        margin = 0.5 * (max(values) - min(values))
+        old = known.get(name, (np.inf, -np.inf))
+        limits[name] = (min(min(values) - margin, old[0]), max(max(values) + margin, old[1]))
+    return limits
