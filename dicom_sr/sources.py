@@ -33,6 +33,11 @@ _TRIAL = (
     "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
     "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID",
 )  # fmt: skip
+_TRIAL_TYPE_1 = (
+    ("ClinicalTrialSponsorName",),
+    ("ClinicalTrialProtocolID",),
+    ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID"),
+)
 _TRIAL_TYPE_2 = ("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName")
 _ORDER = (
     "RequestedProcedureID", "RequestedProcedureDescription", "PlacerOrderNumberImagingServiceRequest",
@@ -93,7 +98,7 @@ def take_over(source: Dataset, target: Dataset) -> None:
             _put(target, keyword, text)
     if target.get("PatientIdentityRemoved") == "YES" and not target.get("DeidentificationMethod"):
         target.DeidentificationMethod = "not stated by the sender"  # type 1C; PixelMed calls its absence an error
-    if _text(source, "ClinicalTrialSponsorName") and _text(source, "ClinicalTrialProtocolID"):
+    if all(any(_text(source, keyword) for keyword in alternatives) for alternatives in _TRIAL_TYPE_1):
         for keyword in _TRIAL:
             if (text := _text(source, keyword)) or keyword in _TRIAL_TYPE_2:
                 _put(target, keyword, text)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,9 +24,15 @@ from inference.result import Reason
 from tests.fixtures_sr import AT, CT_MODEL, STUDY, headers, request, volume
 
 FALSE_ALARMS = {
-    'NUM (122157,DCM,"Probability"): Missing value': (
+    r'NUM \(122157,DCM,"Probability"\): Missing value': (
         "PS3.3 C.18.1: Measured Value Sequence is type 2, empty with a Numeric Value Qualifier when there is no value"
     ),
+    r"^Error: Template 1410 PlanarROIMeasurements/.* within 1\.\d+\.1: .*: Missing conditional content item$": (
+        "the first group is the study's and says that it is TID 1501; PixelMed guesses templates from content, and "
+        "takes it for a TID 1410 group without region when there is just one region group beside it, not when there "
+        "are none or several"
+    ),
+    r"^Error - <.*> - Illegal root for UID = <0\.": "dciodvfy, of a source's UID, repeated as it is",
 }
 PREDECESSOR = Predecessor(
     sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
@@ -54,7 +61,12 @@ REQUESTS: dict[str, ResultRequest] = {
     "trial": request(
         True,
         **ALL,
-        header={"ClinicalTrialSponsorName": "S", "ClinicalTrialProtocolID": "P", "PatientIdentityRemoved": "YES"},
+        header={
+            "ClinicalTrialSponsorName": "S",
+            "ClinicalTrialProtocolID": "P",
+            "ClinicalTrialSubjectID": "7",
+            "PatientIdentityRemoved": "YES",
+        },
     ),
     "bare-header": request(
         True,
@@ -62,7 +74,7 @@ REQUESTS: dict[str, ResultRequest] = {
         header={"PatientName": "", "PatientID": "", "PatientBirthDate": "", "PatientSex": "", "AccessionNumber": ""},
     ),
 }
-QUICK = ("ct-positive", "ct-negative", "unsuitable")
+QUICK = ("ct-positive",)  # PixelMed takes 10 s of processor time a document
 
 
 def write(of: ResultRequest, folder: Path) -> list[Path]:
@@ -87,11 +99,17 @@ def note(folder: Path) -> Path:
     return path
 
 
+def real_errors(lines: Iterable[str]) -> list[str]:
+    """Return the lines that report an error, less the known false alarms."""
+    errors = [line for line in lines if line.startswith("Error")]
+    return [line for line in errors if not any(re.search(alarm, line) for alarm in FALSE_ALARMS)]
+
+
 def errors_of_dciodvfy(path: Path) -> list[str]:
     done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, timeout=60)
     lines = (done.stdout + done.stderr).splitlines()
     assert lines, "dciodvfy said nothing"
-    return [line for line in lines if line.startswith("Error")]
+    return real_errors(lines)
 
 
 def errors_of_pixelmed(path: Path) -> list[str]:
@@ -104,8 +122,7 @@ def errors_of_pixelmed(path: Path) -> list[str]:
         env={**os.environ, "JAVA_TOOL_OPTIONS": limits},  # newer Java refuses style sheets as large as its own
     )
     assert "IOD validation complete" in done.stdout, done.stdout + done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("Error")]
-    return [line for line in lines if not any(alarm in line for alarm in FALSE_ALARMS)]
+    return real_errors(done.stdout.splitlines())
 
 
 @pytest.mark.needs("dciodvfy")
@@ -115,6 +132,7 @@ def test_dciodvfy_finds_no_error(name: str, tmp_path: Path) -> None:
         assert errors_of_dciodvfy(path) == [], path.name
 
 
+@pytest.mark.slow
 @pytest.mark.needs("dciodvfy", "DicomSRValidator")
 def test_rejection_note_passes_both_validators(tmp_path: Path) -> None:
     assert errors_of_dciodvfy(note(tmp_path)) == []

@@ -177,8 +177,11 @@ def test_clinical_trial_and_deidentification_are_complete() -> None:
     target = Dataset()
     source = headers(
         volume(slices=1, size=16),
-        ClinicalTrialSponsorName="S", ClinicalTrialProtocolID="P", PatientIdentityRemoved="YES",
-    )[0]  # fmt: skip
+        ClinicalTrialSponsorName="S",
+        ClinicalTrialProtocolID="P",
+        ClinicalTrialSubjectID="7",
+        PatientIdentityRemoved="YES",
+    )[0]
     take_over(source, target)
     assert target.ClinicalTrialSiteID == ""
     assert target.DeidentificationMethod
