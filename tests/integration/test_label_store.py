@@ -14,6 +14,7 @@ from report_archive import Archive, report_text
 from sqlalchemy import insert
 
 from inference.labels import REPORT_LABELS
+from inference.training.label_file import read_label_file
 from node.archive.agreement import agreement, wilson
 from node.archive.embedding_map import make_map
 from node.archive.engines import LocalEngine
@@ -241,6 +242,22 @@ def test_an_export_is_joined_to_the_received_studies(archive: Archive, tmp_path:
     done, only = exported(archive, tmp_path / "received.parquet", received_only=True)
     assert [row["study_instance_uid"] for row in only] == ["1.1"]
     assert only[0]["mass"] == 1
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_training_reads_what_is_exported(archive: Archive, tmp_path: Path, suffix: str) -> None:
+    receive(archive, ("1.1", "A1", "p1"))
+    archive.write("a.csv", [("A1", HAEMORRHAGE), ("A2", report_text(2))])
+    archive.run()
+    correct(archive, ["A1"], mass=None, atrophy=1)
+    out = tmp_path / f"labels.{suffix}"
+    exported(archive, out)
+    read = read_label_file(out)
+    expected = {row.accession_number: dict(row.labels) for row in archive.rows()}
+    assert read.by_study == {"1.1": expected["A1"]}
+    assert read.by_accession == expected
+    assert (expected["A1"]["mass"], expected["A1"]["atrophy"]) == (None, 1)
+    assert set(read.ignored) == {"reports", "corrected"}
 
 
 def test_an_export_of_an_earlier_set(archive: Archive, tmp_path: Path) -> None:
