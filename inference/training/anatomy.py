@@ -125,7 +125,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
     age = float(np.clip(rng.normal(58, 22), 18, 96))
     small = rng.random() < 0.08
     atrophy = float(np.clip((age - 25) / 70 + rng.normal(0, 0.22), 0, 1)) * (0.0 if small else 1.0)
-    size = float(rng.normal(0.99, 0.045)) * (0.92 if small else 1.0)
+    size = float(rng.normal(0.93, 0.04)) * (0.92 if small else 1.0)
     scale = tuple(float(size * rng.normal(1, 0.03)) for _ in range(3))
     return Traits(
         age_years=age,

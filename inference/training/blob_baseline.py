@@ -10,10 +10,13 @@ from inference.result import Reason
 from inference.volume import Volume
 
 
+CALCIUM_HU = 100.0
+
+
 def blob_score(volume: Volume, threshold_hu: float = 60.0) -> float | None:
     """Volume in ml of the largest connected blob above ``threshold_hu`` inside the eroded intracranial mask.
 
-    Single voxels are removed by a 3 x 3 in-plane median, and bone's own partial volume by an erosion of about 2 mm.
+    Denser than 100 HU is bone or calcium and does not count. Single voxels are removed by a 3 x 3 in-plane median, and bone's own partial volume by an erosion of about 2 mm.
     None when there is no mask.
     """
     mask = intracranial_mask(volume)
@@ -27,7 +30,7 @@ def blob_score(volume: Volume, threshold_hu: float = 60.0) -> float | None:
         if spacing[1] > 0.7
         else ndimage.median_filter(volume.voxels, (1, 5, 5))
     )
-    labels, count = ndimage.label((smooth > threshold_hu) & inside)
+    labels, count = ndimage.label((smooth > threshold_hu) & (smooth < CALCIUM_HU) & inside)
     if not count:
         return 0.0
     return float(np.bincount(labels.ravel())[1:].max() * np.prod(spacing) / 1000.0)

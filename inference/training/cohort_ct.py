@@ -6,7 +6,9 @@ hospital's dry run read the same heads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from inference.labels import HAEMORRHAGE_KINDS
 from inference.training.anatomy import Head, draw_head, draw_traits
 from inference.training.canvas import Canvas, push_brain
+from inference.training.cohort_files import CohortStudy, Progress, write_studies
 from inference.training.ct_tissue import (
     SCANNERS,
     Scanner,
@@ -23,12 +26,14 @@ from inference.training.ct_tissue import (
     clip_like_export,
     compose_hu,
 )
+from inference.training.dicom_writer import CT_IMAGE_STORAGE, SeriesHeader, synthetic_uid
 from inference.training.lesions import Bleed, draw_bleed, paint_bleed
 from inference.training.mimics import paint_fracture, paint_mimics, paint_scalp_swelling, paint_surgery, site_on_vault
 from inference.volume import Geometry, SliceSource, Volume
 
-CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+LABELS = ("intracranial_haemorrhage", *HAEMORRHAGE_KINDS)
 MATRIX = 256
+COHORT_STEP = 100_000
 KIND_SHARES = (0.30, 0.13, 0.24, 0.22, 0.11)
 VISIBLE_MM2 = 10.0  # a slice counts as positive when it shows at least this much blood, half a voxel or more of it
 
@@ -101,7 +106,7 @@ def draw_ct(
     canvas = _paint(patient, head, bleeds)
     beam_hardening(picture, head, canvas.hu, settings)
     hu, blood = acquire(picture, canvas.hu, canvas.blood, per_slice=per_slice, spacing_mm=pixel_mm, scanner=settings)
-    return _finish(picture, canvas, bleeds, hu, blood, thickness, settings)
+    return _finish(picture, canvas, bleeds, hu, blood, thickness, settings, key=f"ct-{seed}-{settings.name}")
 
 
 def _plan(rng: np.random.Generator, head: Head, prevalence: float) -> list[Bleed]:
@@ -142,6 +147,7 @@ def _finish(
     blood: Array,
     thickness_mm: float,
     scanner: Scanner,
+    key: str,
 ) -> tuple[Volume, CtTruth]:
     head = canvas.head
     _, pixel_mm, _ = head.spacing_zyx_mm
@@ -158,6 +164,7 @@ def _finish(
     affine[:3, 3] -= affine[:3, 1] * offset[0] + affine[:3, 2] * offset[1]
     volume_ml = blood.sum(axis=(1, 2, 3)) * pixel_mm**2 * thickness_mm / 1000.0
     facts: dict[str, object] = canvas.facts | {
+        "key": key,
         "age_years": round(head.traits.age_years, 1),
         "scanner": scanner.name,
         "slice_thickness_mm": thickness_mm,
@@ -171,7 +178,7 @@ def _finish(
         "positive_slices": int(slice_labels[:, 0].sum()),
     }
     truth = CtTruth(blood=blood, slice_labels=slice_labels, facts=facts)
-    return _volume(hu, affine, clipped), truth
+    return _volume(hu, affine, clipped, key), truth
 
 
 def _pad(stack: Array, value: float) -> tuple[Array, tuple[int, int]]:
@@ -182,16 +189,53 @@ def _pad(stack: Array, value: float) -> tuple[Array, tuple[int, int]]:
     return np.pad(stack, widths, constant_values=value), before
 
 
-def _volume(hu: Array, affine: npt.NDArray[np.float64], clipped: bool) -> Volume:
+def _volume(hu: Array, affine: npt.NDArray[np.float64], clipped: bool, key: str) -> Volume:
     slices = tuple(
-        SliceSource(sop_instance_uid=f"2.25.{1 + z}", sop_class_uid=CT_IMAGE_STORAGE) for z in range(len(hu))
+        SliceSource(sop_instance_uid=synthetic_uid(key, z), sop_class_uid=CT_IMAGE_STORAGE) for z in range(len(hu))
     )
     positions = tuple(float(affine[2, 3] + z * affine[2, 0]) for z in range(len(hu)))
     geometry = Geometry(
         shape_zyx=(hu.shape[0], hu.shape[1], hu.shape[2]),
         affine_lps_mm=affine,
-        frame_of_reference_uid="",
+        frame_of_reference_uid=synthetic_uid(key, "frame"),
         slices=slices,
         positions_mm=positions,
     )
     return Volume(voxels=hu, geometry=geometry, modality="CT", notes=("hu_clipped",) if clipped else ())
+
+
+def ct_studies(n: int, seed: int, *, prevalence: float = 0.5, scanner: str = "mixed") -> Iterator[CohortStudy]:
+    """Draw ``n`` studies, seeds counted up from ``(seed + 1) * 100_000``; those below are kept for training."""
+    for number in range(n):
+        volume, truth = draw_ct((seed + 1) * COHORT_STEP + number, prevalence=prevalence, scanner=scanner)
+        key = str(truth.facts["key"])
+        mask = np.where(truth.blood.max(axis=0) > 0.5, 2 + truth.blood.argmax(axis=0), 0).astype(np.uint8)
+        header = SeriesHeader(
+            key=key,
+            modality="CT",
+            age_years=float(str(truth.facts["age_years"])),
+            slice_thickness_mm=float(str(truth.facts["slice_thickness_mm"])),
+        )
+        yield CohortStudy(
+            key=key,
+            volume=volume,
+            header=header,
+            labels=truth.study_labels,
+            slice_labels=truth.slice_labels,
+            mask=mask,
+            facts=truth.facts,
+        )
+
+
+def write_cohort(
+    n: int,
+    seed: int,
+    out: Path,
+    *,
+    prevalence: float = 0.5,
+    scanner: str = "mixed",
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``n`` CT studies as DICOM with labels, masks and truth; returns the label file (see cohort_files)."""
+    studies = ct_studies(n, seed, prevalence=prevalence, scanner=scanner)
+    return write_studies(studies, n, LABELS, out, progress)

@@ -31,9 +31,9 @@ SCANNERS = {
     "A": Scanner(
         name="A",
         thickness_mm=(5.0, 5.0, 4.5, 4.0),
-        noise_hu=(2.0, 5.0),
+        noise_hu=(1.5, 4.0),
         psf_mm=(0.45, 0.9),
-        grain_px=(0.55, 1.0),
+        grain_px=(0.4, 0.85),
         cupping_hu=(0.0, 6.0),
         shift_hu=(-3.0, 3.0),
         clip_share=0.3,
@@ -41,9 +41,9 @@ SCANNERS = {
     "B": Scanner(
         name="B",
         thickness_mm=(5.0, 5.0, 4.0, 3.0),
-        noise_hu=(2.5, 6.5),
+        noise_hu=(2.0, 5.5),
         psf_mm=(0.6, 1.2),
-        grain_px=(0.7, 1.4),
+        grain_px=(0.5, 1.1),
         cupping_hu=(1.0, 8.0),
         shift_hu=(-5.0, 5.0),
         clip_share=0.15,
@@ -94,6 +94,9 @@ def beam_hardening(rng: np.random.Generator, head: Head, hu: Array, scanner: Sca
     across = np.exp(-(((z + 40) / 9) ** 2) - ((y + 30 + 6 * np.sin(x / 7)) / 7) ** 2)
     hu -= inside * band * across
     hu += inside * float(rng.uniform(0, 2.0)) * head.texture
+    # where the skull is all around within the slice's thickness, the whole slice reads too dense
+    hu += inside * float(rng.uniform(0, 9)) * sigmoid((z - 60) / 6)
+    hu += inside * float(rng.uniform(-2, 6)) * sigmoid((-46 - z) / 5)
 
 
 def acquire(

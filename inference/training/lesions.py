@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.training.anatomy import Head, sigmoid
-from inference.training.canvas import Canvas, Window
+from inference.training.canvas import Canvas, Window, nearest_voxel
 from inference.training.head_shapes import Point
 
 CISTERNS: tuple[tuple[Point, float], ...] = (
@@ -43,13 +43,13 @@ def draw_bleed(rng: np.random.Generator, head: Head, kind: str) -> Bleed:
     """Draw place, size, density and mass effect of one haemorrhage of ``kind``."""
     age, hu = _density(rng, kind)
     if kind == "intraparenchymal":
-        radius = float(np.clip(np.exp(rng.normal(1.95, 0.62)), 2.2, 27))
+        radius = float(np.clip(np.exp(rng.normal(2.12, 0.55)), 2.5, 27))
         push = 0.28 * radius * float(rng.uniform(0, 1)) if radius > 10 else 0.0
         centre = _parenchymal_site(rng, head)
         return Bleed(kind=kind, centre_ras_mm=centre, size_mm=radius, extent_mm=radius, hu=hu, age=age, push_mm=push)
     if kind == "intraventricular":
         side = float(rng.choice([-1, 1]))
-        depth = float(rng.choice([rng.uniform(2, 6), rng.uniform(6, 20), 60.0], p=[0.5, 0.3, 0.2]))
+        depth = float(rng.choice([rng.uniform(3, 7), rng.uniform(7, 20), 60.0], p=[0.4, 0.35, 0.25]))
         centre = (side * 20.0, -40.0, 8.0)
         return Bleed(kind=kind, centre_ras_mm=centre, size_mm=depth, extent_mm=45, hu=hu, age=age, push_mm=0)
     if kind == "subarachnoid":
@@ -57,13 +57,13 @@ def draw_bleed(rng: np.random.Generator, head: Head, kind: str) -> Bleed:
             centre, reach = CISTERNS[int(rng.integers(len(CISTERNS)))]
             reach *= float(rng.uniform(0.6, 1.8))
         else:
-            centre, reach = _inner_table_site(rng, head, deep_mm=6.0), float(rng.uniform(9, 32))
+            centre, reach = _inner_table_site(rng, head, deep_mm=6.0), float(rng.uniform(11, 36))
         return Bleed(kind=kind, centre_ras_mm=centre, size_mm=reach, extent_mm=reach, hu=hu, age=age, push_mm=0)
     return _draw_collection(rng, head, kind, age, hu)
 
 
 def _draw_collection(rng: np.random.Generator, head: Head, kind: str, age: str, hu: float) -> Bleed:
-    thin = rng.random() < 0.5
+    thin = rng.random() < 0.45
     thickness = float(rng.uniform(1.5, 5.0) if thin else np.clip(np.exp(rng.normal(2.1, 0.4)), 5, 22))
     wide = kind == "subdural"
     extent = float(rng.uniform(35, 80) if wide else rng.uniform(13, 24) + 1.2 * thickness)
@@ -208,7 +208,7 @@ def _collection(canvas: Canvas, rng: np.random.Generator, bleed: Bleed) -> None:
             depth = np.where(x * side > 0, head.distance_mm["falx"][window], 99.0).astype(np.float32)
         profile = profile * sigmoid((x * side + 1.0) / 0.8)  # never across the midline
         fossa = head.distance_mm["posterior_fossa"][window]
-        above = bleed.centre_ras_mm[2] > -22
+        above = head.distance_mm["posterior_fossa"][nearest_voxel(head, bleed.centre_ras_mm)] > 0
         profile = profile * sigmoid((fossa if above else -fossa) / 1.0)  # nor through the tentorium
     ragged = 1.0 + 0.12 * canvas.noise(rng, window, 14.0)
     thickness = bleed.size_mm * profile * ragged

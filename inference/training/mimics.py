@@ -17,9 +17,9 @@ def paint_mimics(canvas: Canvas, rng: np.random.Generator) -> list[str]:
     shares: tuple[tuple[str, float, Callable[[Canvas, np.random.Generator], None]], ...] = (
         ("calcified_choroid", 0.25 + 0.006 * age, _choroid),
         ("calcified_pineal", 0.65, _pineal),
-        ("calcified_falx", 0.12, _falx),
+        ("calcified_falx", 0.09, _falx),
         ("calcified_basal_ganglia", 0.06 + 0.001 * age, _basal_ganglia),
-        ("hyperdense_sinus", 0.14, _sinus),
+        ("hyperdense_sinus", 0.09, _sinus),
         ("hyperdense_artery", 0.10, _artery),
         ("old_infarct", 0.10, _infarct),
         ("small_vessel_disease", 0.004 * age * canvas.head.traits.atrophy + 0.05, _leukoaraiosis),
