@@ -53,7 +53,7 @@ def _label(folder: str, texts: Sequence[str], modalities: Sequence[str]) -> list
     return _labeller(folder).label(texts, modalities)
 
 
-def _set_up_worker() -> None:
+def set_up_worker() -> None:
     """One thread a worker; a worker whose parent is killed ends too."""
     os.nice(NICENESS)
     import torch
@@ -84,7 +84,7 @@ class LocalEngine:
     def __init__(self, folder: Path | None = None, workers: int = 0) -> None:
         self.folder = folder
         self.workers = workers or os.cpu_count() or 1
-        self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _set_up_worker)
+        self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), set_up_worker)
         self._name = str(folder or "")
 
     def model_id(self) -> ModelId:

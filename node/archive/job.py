@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from node import log
-from node.archive.engines import open_engine
+from node.archive.engines import open_engine, set_up_worker
 from node.archive.relabel import Progress, Relabelling, Run
 from node.archive.sources import Retrieve, open_source
 from node.config import ArchiveSettings, Settings
+from node.errors import Transient
+from node.store.database import open_database
 
 SCHEDULED_WORKERS = 0  # all cores, at a low priority
 
@@ -44,7 +49,7 @@ def relabel_archive(
     finally:
         label_engine.close()
     if with_map and run.counts.labelled:
-        draw_map(settings, archive, labels, run.set_id)
+        draw_map(settings, archive, run.set_id)
     return run
 
 
@@ -53,12 +58,24 @@ def model_folder(archive: ArchiveSettings) -> Path | None:
     return Path(str(archive.options["model"])) if "model" in archive.options else None
 
 
-def draw_map(settings: Settings, archive: ArchiveSettings, labels: Engine, set_id: int) -> int:
-    """Make the embedding map of a label set; return how many reports are on it."""
+def draw_map(settings: Settings, archive: ArchiveSettings, set_id: int) -> int:
+    """Make the embedding map of a label set; return how many reports are on it.
+
+    In a process of its own: the service process, which calls this, never loads torch.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), set_up_worker) as pool:
+        try:
+            points = pool.submit(_draw, settings, archive, set_id).result()
+        except BrokenProcessPool:
+            raise Transient("the process that draws the map died (out of memory?)") from None
+    log.get().info("map_drawn", archive=archive.name, set_id=set_id, points=points)
+    return points
+
+
+def _draw(settings: Settings, archive: ArchiveSettings, set_id: int) -> int:
     from inference.report_labels import ReportLabeller
     from node.archive.embedding_map import make_map
 
     labeller = ReportLabeller.load(model_folder(archive))
-    points = make_map(labels, settings.storage.folder, archive.name, set_id, labeller)
-    log.get().info("map_drawn", archive=archive.name, set_id=set_id, points=points)
-    return points
+    labels = open_database(settings.storage, "labels")
+    return make_map(labels, settings.storage.folder, archive.name, set_id, labeller)

@@ -180,7 +180,7 @@ def export(
     console(json).print(
         f"{out}: {done.rows} rows, {done.joined} of studies that falx received; left out: {done.without_exam} reports "
         f"without an examination, {done.without_label} undecidable, {done.ambiguous_accession} whose accession number "
-        f"several patients have, {done.not_received} not received; {done.studies_without_report} studies without report",
+        f"several patients have, {done.not_received} not received; {done.studies_without_report} studies lack one",
         highlight=False,
     )
 
@@ -242,12 +242,11 @@ def draw(archive: ArchiveArgument, config: ConfigOption = DEFAULT_CONFIG) -> Non
 
     settings = settings_of(config)
     (chosen,) = archives_called(settings, archive)
-    labels = open_database(settings.storage, "labels")
-    with reading(labels) as connection:
+    with reading(open_database(settings.storage, "labels")) as connection:
         sets = label_sets_of(connection, archive, 1)
     if not sets:
         raise Rejected("no_labels", f"archive {archive} has no label set yet: falx relabel {archive} --now")
-    typer.echo(f"{draw_map(settings, chosen, labels, sets[0].set_id)} reports on the map")
+    typer.echo(f"{draw_map(settings, chosen, sets[0].set_id)} reports on the map")
 
 
 @labels_app.command("agreement")

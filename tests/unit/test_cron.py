@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -67,3 +69,8 @@ def test_what_was_due() -> None:
     assert not was_due(trigger, SUNDAY + timedelta(hours=3), evening)
     assert was_due(trigger, SUNDAY + timedelta(hours=3), evening + timedelta(hours=7))
     assert was_due(trigger, SUNDAY + timedelta(hours=1), evening)
+
+
+def test_the_scheduler_loads_no_torch() -> None:
+    program = "import sys, node.archive.schedule, node.report_retrieval; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
