@@ -39,9 +39,8 @@ class ReportLabels:
         Label -> half-open spans, in Unicode code points of the text as given, of the sentences that decided; in order
         of appearance, not overlapping. Empty for a label that is absent.
     flags
-        Why the text is unusable (``empty``, ``non_english``, ``non_head``, ``absurd``), or what was done to it
-        (``too_long``: only the first part was read; ``repaired_encoding``: NUL bytes or wrongly decoded characters
-        were mended before reading).
+        Why the text is unusable (``empty``, ``non_english``, ``non_head``, ``absurd``, ``too_long``), or what was done
+        to it (``repaired_encoding``: NUL, control or undecodable characters were read as spaces).
     """
 
     probabilities: Mapping[str, float]
