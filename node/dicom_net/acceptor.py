@@ -1,14 +1,12 @@
 """pynetdicom's acceptor with its holes closed; pinned to 3.0.x, since it overrides internals.
 
-What each override cures (each has a test that fails on the stock class, tests/integration/test_acceptor.py):
+What each override cures, here and in ``upper_layer`` (each has a test that fails on the stock class,
+tests/integration/test_acceptor.py):
 
 ==================  ================================================================================================
 `Server`            stock: the TLS handshake runs in the accept loop, so one silent client blocks every other caller
 `BoundedSocket`     stock: ``recv`` blocks for ever inside a PDU, so half a PDU leaks a socket and two threads;
                     reads 4 KB at a time; believes any PDU length
-`BoundedDimse`      stock: an object of any size is collected in memory
-`EventDul`,         stock: both threads of an association poll every millisecond, so 20 idle associations take a core
-`EventAssociation`
 `Handler`           stock: deep-copies every presentation context for each association (50 ms)
 ==================  ================================================================================================
 """
@@ -16,31 +14,22 @@ What each override cures (each has a test that fails on the stock class, tests/i
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
-import select
 import socket
 import ssl
 import threading
 import time
-import uuid
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import structlog
-from pynetdicom import _config, evt
+from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from node.dicom_net.upper_layer import BoundedDimse, EventAssociation
+
 log = structlog.get_logger()
-_POLL_S = 0.25  # how soon timers and the end of a thread are noticed
 _LONGEST_NEGOTIATION_BYTES = 1 << 20  # an A-ASSOCIATE-RQ with 128 contexts of 40 transfer syntaxes is half of it
 
 
@@ -88,164 +77,6 @@ class BoundedSocket(AssociationSocket):
         self.socket.close()
 
 
-class _WakingQueue(queue.Queue[Any]):
-    """A queue that tells somebody when something was put in."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        super().__init__()
-        self._wake = wake
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        super().put(item, block, timeout)
-        self._wake()
-
-
-class EventDul(DULServiceProvider):
-    """The upper layer's thread, waiting for the socket or for something to send instead of polling."""
-
-    def __init__(self, assoc: Association) -> None:
-        super().__init__(assoc)
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._fd_lock = threading.Lock()
-        self.to_provider_queue = _WakingQueue(self._wake)
-        self._run_loop_delay = 0
-        self._has_begun = False
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the transport connection came and went."""
-        return self._has_begun and self.state_machine.current_state == "Sta1"
-
-    def _wake(self) -> None:
-        with self._fd_lock:
-            if self._wake_fd >= 0:
-                os.eventfd_write(self._wake_fd, 1)
-
-    def kill_dul(self) -> None:
-        """Stop the thread soon."""
-        super().kill_dul()
-        self._wake()
-
-    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
-        """Wait for a primitive, but not for one from a peer that has gone: the stock method waits the whole time."""
-        end = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        while wait:
-            left = max(0.0, end - time.monotonic())
-            primitive = super().receive_pdu(wait=True, timeout=min(left, _POLL_S))
-            if primitive is not None or self.has_ended or left == 0.0:
-                return primitive
-        return super().receive_pdu(wait=False)
-
-    def _is_transport_event(self) -> bool:
-        self._has_begun = self._has_begun or self.state_machine.current_state != "Sta1"
-        waiting = self.socket is not None and self.socket.socket is not None and self.socket._is_connected
-        if self.has_ended:
-            time.sleep(0.001)  # until the association's thread has noticed
-            return False
-        if not waiting or self.state_machine.current_state == "Sta13" or not self.event_queue.empty():
-            if not waiting:
-                time.sleep(0.001)
-            return super()._is_transport_event()
-        if not self._wait_for_peer():
-            return False
-        self._read_pdu_data()
-        return True
-
-    def _wait_for_peer(self) -> bool:
-        connection = self.socket.socket if self.socket is not None else None
-        if connection is None or connection.fileno() < 0:
-            self.event_queue.put("Evt17")
-            return False
-        if isinstance(connection, ssl.SSLSocket) and connection.pending():
-            return True
-        poll = select.poll()
-        poll.register(connection, select.POLLIN | select.POLLHUP | select.POLLERR)
-        poll.register(self._wake_fd, select.POLLIN)
-        ready = {fd for fd, _event in poll.poll(_POLL_S * 1000)}
-        if self._wake_fd in ready:
-            os.eventfd_read(self._wake_fd)
-        return connection.fileno() in ready
-
-    def run_reactor(self) -> None:
-        """Run the thread, and give the descriptor back at its end."""
-        try:
-            super().run_reactor()
-        finally:
-            with self._fd_lock:
-                os.close(self._wake_fd)
-                self._wake_fd = -1
-
-
-class BoundedDimse(DIMSEServiceProvider):
-    """Aborts the association when an object grows beyond ``longest_object_bytes``."""
-
-    longest_object_bytes: int = 2_000_000_000
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Add a fragment to the message."""
-        super().receive_primitive(primitive)
-        data_set = self.message.data_set if self.message is not None else None
-        if data_set is not None and data_set.tell() > self.longest_object_bytes:
-            log.warning("object_too_large", limit_bytes=self.longest_object_bytes)
-            self.message = None
-            self.dul.event_queue.put("Evt19")
-
-
-class EventAssociation(Association):
-    """An acceptor whose thread sleeps until there is a message, a release or an abort."""
-
-    def __init__(self, ae: ApplicationEntity, mode: str) -> None:
-        super().__init__(ae, mode)
-        self.token = uuid.uuid4().hex  # names this association in the intake
-        self.has_stored = False
-        self.permission: object = None
-        self._work = threading.Event()
-        self.dul = EventDul(self)
-        self.dimse = BoundedDimse(self)
-        self.dul.to_user_queue = _WakingQueue(self._work.set)
-        self.dimse.msg_queue = _WakingQueue(self._work.set)
-        self.acse_timeout = ae.acse_timeout  # the setters tell the new upper layer
-        self.network_timeout = ae.network_timeout
-
-    def _run_reactor(self) -> None:
-        while not self._kill:
-            if self.dimse.msg_queue.empty() and self.dul.to_user_queue.empty():
-                self._work.wait(_POLL_S)
-            self._work.clear()
-            self._is_paused = True
-            self._reactor_checkpoint.wait()
-            self._is_paused = False
-            context_id, message = self.dimse.get_msg(block=False)
-            if message and context_id is not None:
-                self._serve_request(message, context_id)
-            if self._has_ended():
-                self.kill()
-
-    def _has_ended(self) -> bool:
-        if self.is_established and self.acse.is_release_requested():
-            self.acse.send_release(is_response=True)
-            self.is_released, self.is_established = True, False
-            evt.trigger(self, evt.EVT_RELEASED, {})
-            return True
-        if self.acse.is_aborted():
-            self.dul.receive_pdu(wait=False)
-            self.is_aborted, self.is_established = True, False
-            evt.trigger(self, evt.EVT_ABORTED, {})
-            return True
-        if self.dul.idle_timer_expired():
-            self.abort()
-            return True
-        return not self.dul.is_alive()
-
-    def _serve_request(self, msg: Any, context_id: int) -> None:
-        """Serve any storage class: the stock method refuses those it has not heard of."""
-        context = self._accepted_cx.get(context_id)
-        if isinstance(msg, C_STORE) and msg.is_valid_request and context is not None and not self._sent_release:
-            StorageServiceClass(self).SCP(msg, context)
-            return
-        super()._serve_request(msg, context_id)
-
-
 class Handler(RequestHandler):
     """Makes an association of the classes above for one connection."""
 
@@ -259,7 +90,7 @@ class Handler(RequestHandler):
         connection = BoundedSocket(assoc, client_socket=self.request)
         connection.pdu_timeout_s = server.pdu_timeout_s
         connection.longest_pdu_bytes = max(self.ae.maximum_pdu_size + 6, _LONGEST_NEGOTIATION_BYTES)
-        assoc.dimse.longest_object_bytes = server.longest_object_bytes  # type: ignore[attr-defined]  # BoundedDimse
+        cast(BoundedDimse, assoc.dimse).longest_object_bytes = server.longest_object_bytes
         assoc.set_socket(connection)
         assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
         assoc.acceptor.ae_title = server.ae_title
@@ -315,20 +146,23 @@ class Server(ThreadedAssociationServer):
             connecting = self._connecting
         return connecting + len(self.active_associations) < 2 * self.ae.maximum_associations + 8
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """In the connection's own thread: handshake within the time limit, then the association."""
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread."""
         with self._count_lock:
             self._connecting += 1
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """In the connection's own thread: handshake within the time limit, then the association."""
         try:
             request.settimeout(self.handshake_timeout_s)
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 request = self._tls.wrap_socket(request, server_side=True)
+            super().process_request_thread(request, client_address)
         except OSError as error:
             log.warning("tls_handshake_failed", host=client_address[0], error=str(error)[:200])
             self.shutdown_request(request)
-            return
         finally:
             with self._count_lock:
                 self._connecting -= 1
-        super().process_request_thread(request, client_address)

@@ -6,10 +6,9 @@ it commits only to instances that lie in the spool and whose configured retentio
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from pydicom import Dataset
@@ -22,6 +21,7 @@ from sqlalchemy import Engine, select
 from node.config import Settings
 from node.dicom_net import tls
 from node.dicom_net.uids import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from node.dicom_net.upper_layer import EventAssociation
 from node.errors import Corrupt
 from node.store import intake_tables as tables
 from node.store.database import reading
@@ -70,7 +70,7 @@ class CommitmentScp:
         self._engine = engine
 
     def on_request(self, event: evt.Event) -> int:
-        """Accept an N-ACTION and send its N-EVENT-REPORT from a thread of its own; return the N-ACTION's status."""
+        """Accept an N-ACTION, whose N-EVENT-REPORT follows its response; return the response's status."""
         try:
             information = event.action_information
             transaction = str(information.TransactionUID)
@@ -81,7 +81,8 @@ class CommitmentScp:
         except AttributeError:
             return INVALID_ARGUMENT
         report = self.judge(transaction, wanted)
-        threading.Thread(target=self._send, args=(event.assoc, report), name="commitment-answer", daemon=True).start()
+        association = cast(EventAssociation, event.assoc)
+        association.after_answer.append(lambda: self._send(association, report))
         return SUCCESS
 
     def judge(self, transaction_uid: str, wanted: Sequence[tuple[str, str]]) -> Dataset:

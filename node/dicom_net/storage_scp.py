@@ -23,10 +23,11 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from node.config import Settings
 from node.dicom_net import callers, tls
-from node.dicom_net.acceptor import EventAssociation, Server, quiet_library
+from node.dicom_net.acceptor import Server, quiet_library
 from node.dicom_net.callers import Permission
 from node.dicom_net.commitment_scp import CommitmentScp, read_report
 from node.dicom_net.presentation import accepted_contexts
+from node.dicom_net.upper_layer import EventAssociation
 from node.errors import Corrupt, Misconfigured
 from node.store.adoption import adopt
 from node.store.database import now, open_database
@@ -128,9 +129,6 @@ class StorageScp:
             (evt.EVT_C_STORE, self.on_store),
             (evt.EVT_N_EVENT_REPORT, self.on_event_report),
             (evt.EVT_N_ACTION, self.on_action),
-            (evt.EVT_CONN_CLOSE, self.on_end),
-            (evt.EVT_RELEASED, self.on_end),
-            (evt.EVT_ABORTED, self.on_end),
         ]
 
     def on_requested(self, event: evt.Event) -> None:
@@ -139,7 +137,7 @@ class StorageScp:
         requested = cast(A_ASSOCIATE, association.requestor.primitive)
         calling, host = requested.calling_ae_title.strip(), association.requestor.address
         granted = callers.permission(self._settings, calling, host)
-        association.permission = granted
+        association.permission, association.on_end = granted, self.on_end
         if requested.called_ae_title.strip() != self._settings.reception.ae_title.strip():
             self._reject(association, _CALLED_AE_NOT_RECOGNISED, "called_ae_not_recognised", calling, host)
         elif granted is Permission.NOTHING:
@@ -255,9 +253,7 @@ class StorageScp:
             return NOT_AUTHORISED, None
         return self._commitment.on_request(event), None
 
-    def on_end(self, event: evt.Event) -> None:
-        """The association is over: completion may count on silence from here."""
-        association = cast(EventAssociation, event.assoc)
+    def on_end(self, association: EventAssociation) -> None:
+        """The association is over, however it ended: completion may count on silence from here."""
         if association.has_stored:
-            association.has_stored = False
             self._writer.association_closed(association.token)

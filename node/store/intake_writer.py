@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from node.errors import FalxError, Misconfigured
 from node.store import intake_tables as tables
-from node.store.intake import open_purges
+from node.store.expiry import carry_out_purges
 from node.store.part10 import FOR_ANALYSIS, FileMeta, Names
 from node.store.spool import Spool, instance_path
 
@@ -190,7 +190,7 @@ class IntakeWriter:
         purged_at = 0.0
         while True:
             if time.monotonic() - purged_at >= _PURGE_EVERY_S:
-                self._carry_out_purges()
+                carry_out_purges(self.engine, self.spool)
                 purged_at = time.monotonic()
             try:
                 jobs = [self._jobs.get(timeout=_PURGE_EVERY_S)]
@@ -278,19 +278,3 @@ class IntakeWriter:
         kept = self.spool.quarantine(arrival.part, arrival.received_at)
         group.set_aside.append((arrival.part, kept))
         connection.execute(insert(tables.quarantine).values(**arrival.quarantine_row(kept, code, reason)))
-
-    def _carry_out_purges(self) -> None:
-        """Files first, then rows and request in one transaction: a killed process repeats it."""
-        requests, found = tables.purge_requests, tables.instances.c
-        try:
-            if not open_purges(self.engine):
-                return
-            with self.engine.begin() as connection:
-                for request in connection.execute(select(requests)).all():
-                    chosen = (found.study_instance_uid == request.study_instance_uid) & (found.seq <= request.up_to_seq)
-                    for path in connection.execute(select(found.path).where(chosen)).scalars().all():
-                        self.spool.remove(PurePosixPath(path))
-                    connection.execute(delete(tables.instances).where(chosen))
-                    connection.execute(delete(requests).where(requests.c.request_id == request.request_id))
-        except (SQLAlchemyError, OSError) as error:
-            log.error("purge_failed", error=type(error).__name__)

@@ -13,7 +13,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from node.config import StorageSettings
@@ -44,6 +44,7 @@ class Spool:
 
     def __init__(self, storage: StorageSettings) -> None:
         self.folder = storage.folder
+        self.keep_quarantine = timedelta(days=storage.keep_objects_days)
         self._min_free_bytes = storage.min_free_mb * 1_000_000
         self._lasting: set[Path] = set()  # folders whose entry in their parent is known to be synced
         self._lock = threading.Lock()

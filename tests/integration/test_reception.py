@@ -442,6 +442,24 @@ def _dataset_bytes(path: Path) -> bytes:
     return content[144 + length :]
 
 
+def test_associations_beyond_the_limit_are_rejected_in_dicoms_words(tmp_path: Path) -> None:
+    with running_reception(tmp_path, reception={"max_associations": 2}) as reception:
+        kept = [reception.associate(CT) for _n in range(2)]
+        third = reception.associate(CT)
+        assert third.is_rejected
+        assert "limit" in third.acceptor.primitive.reason_str.lower()
+        assert kept[0].send_c_store(ct_series(1)[0]).Status == 0x0000
+        for association in kept:
+            association.release()
+
+
+def test_an_idle_association_is_ended(tmp_path: Path, wait_for: Callable[..., object]) -> None:
+    with running_reception(tmp_path, reception={"idle_timeout_s": 1}) as reception:
+        association = reception.associate(CT)
+        assert association.is_established
+        wait_for(lambda: association.is_aborted, 30, "the idle association's end")
+
+
 def test_umask_of_the_process_does_not_matter_files_are_private(reception: Reception) -> None:
     association = reception.associate(CT)
     one = ct_series(1)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -159,6 +159,18 @@ def test_purge_is_carried_out_by_the_writer_and_spares_what_came_later(
     left = intake.rows_after(parts.engine, 0)
     assert [r.sop_instance_uid for r in left] == [series[2].SOPInstanceUID]
     assert [str(f) for f in parts.spool.files()] == [left[0].path]
+
+
+def test_quarantine_is_let_go_after_its_days(tmp_path: Path, wait_for: Callable[..., object]) -> None:
+    parts = Parts(tmp_path / "store")
+    parts.spool.keep_quarantine = timedelta(seconds=2)
+    one = ct_series(1)[0]
+    with parts.writer:
+        parts.writer.quarantine(arrival(parts.spool, one), "a test")
+        (kept,) = intake.quarantined(parts.engine)
+        assert (parts.storage.folder / kept.path).exists()
+        wait_for(lambda: not intake.quarantined(parts.engine), 30, "the quarantine to expire")
+    assert not (parts.storage.folder / kept.path).exists()
 
 
 def test_sequence_numbers_are_not_used_twice(parts: Parts, wait_for: Callable[..., object]) -> None:
