@@ -73,7 +73,7 @@ def relabel(config: Path) -> dict[str, Any]:
         "--json",
         "-",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr)
     watched, peak = psutil.Process(process.pid), 0
     while process.poll() is None:
         try:

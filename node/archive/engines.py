@@ -17,7 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from inference.report_labels import ReportLabeller, ReportLabels
+from inference.report_answer import ReportLabels
+from inference.report_labels import ReportLabeller
 from inference.result import ModelId
 from node.errors import Misconfigured, Transient
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, and_, bindparam, func, insert, or_, select, update
 
 from inference.labels import REPORT_LABELS
-from inference.report_labels import ReportLabels
+from inference.report_answer import ReportLabels
 from inference.result import ModelId
 from node.store import labels_parts
 from node.store.database import now

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 
-from inference.report_labels import ReportLabels
+from inference.report_answer import ReportLabels
 
 REPORT_FIELDS = (
     "report_id",
