@@ -111,6 +111,18 @@ def export(
     typer.echo(f"{out}: {len(labels)} slices, label set {newest['set_id']}", err=True)
 
 
+@rank_app.command()
+def simulate(
+    json_file: Annotated[str, typer.Option("--json", help="write the result here; - is standard output")],
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    slices: Annotated[int, typer.Option(min=200, help="slices to be labelled")] = 3320,
+) -> None:
+    """Play the reader study: ranking by eights against one at a time, five hours each, on synthetic heads."""
+    from inference.training.rank_simulation import simulate as play
+
+    _write_json(json_file, play(seeds=seeds, slices=slices, say=lambda words: typer.echo(words, err=True)))
+
+
 def _open(config: Path) -> tuple[Settings, Engine]:
     from node.config import load
     from node.store.database import open_database
