@@ -6,7 +6,9 @@ patient. ``write_cohort`` writes the same voxels as DICOM.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +17,18 @@ from torch.nn import functional
 
 from inference.labels import PUBLISHED_LABELS
 from inference.training.anatomy import Traits, draw_head, draw_traits
+from inference.training.cohort_files import CohortStudy, Progress, write_studies
+from inference.training.dicom_writer import MR_IMAGE_STORAGE, SeriesHeader, synthetic_uid
 from inference.training.mr_lesions import PAINTERS, displaced, draw_categories, draw_mass, paint_mass
 from inference.training.mr_scene import Scene, compose
 from inference.training.mr_signal import SCANNERS, render, slice_profile
 from inference.training.mr_variants import paint_variants
 from inference.volume import Geometry, SliceSource, Volume
 
-MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 FINE_MM = (2.0, 1.25, 1.25)
 FIELD_MM = (230.0, 200.0)
 CATEGORIES = PUBLISHED_LABELS[1:]
+COHORT_STEP = 100_000  # cohorts of different seeds share no study
 VISIBLE_MM2 = 9.0  # a slice counts as positive when it shows at least this much lesion
 
 Array = npt.NDArray[np.float32]
@@ -215,3 +219,53 @@ def _volume(signal: Array, scene: Scene, spacing: tuple[float, float, float], fi
         positions_mm=tuple(float(affine[2, 3] + z * spacing[0]) for z in range(count)),
     )
     return Volume(voxels=signal, geometry=geometry, modality="MR")
+
+
+def mr_studies(n: int, seed: int, *, prevalence: float = 0.5, scanner: str = "mixed") -> Iterator[CohortStudy]:
+    """Draw the ``n`` studies of cohort ``seed`` one after the other; scanners A and B show the same patients."""
+    for number in range(n):
+        study_seed = seed * COHORT_STEP + number
+        volume, truth = draw_mr(study_seed, prevalence=prevalence, scanner=scanner)
+        key = f"mr-{study_seed}-{scanner}-{prevalence}"
+        yield CohortStudy(
+            key=key,
+            volume=_with_uids(volume, key),
+            header=_header(key, truth),
+            labels=truth.study_labels,
+            slice_labels=truth.slice_labels,
+            mask=(truth.lesions > 0.3).astype(np.uint8),
+            facts=truth.facts,
+        )
+
+
+def _with_uids(volume: Volume, key: str) -> Volume:
+    slices = tuple(
+        replace(source, sop_instance_uid=synthetic_uid(key, "slice", z))
+        for z, source in enumerate(volume.geometry.slices)
+    )
+    return replace(volume, geometry=replace(volume.geometry, slices=slices))
+
+
+def _header(key: str, truth: MrTruth) -> SeriesHeader:
+    facts = truth.facts
+    return SeriesHeader(
+        key=key,
+        modality="MR",
+        age_years=float(str(facts["age_years"])),
+        slice_thickness_mm=float(str(facts["slice_thickness_mm"])),
+        extra={"MagneticFieldStrength": str(facts["field_tesla"])},
+    )
+
+
+def write_cohort(
+    n: int,
+    seed: int,
+    out: Path,
+    *,
+    prevalence: float = 0.5,
+    scanner: str = "mixed",
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``n`` MR studies as DICOM with labels, masks and truth; returns the label file (see cohort_files)."""
+    studies = mr_studies(n, seed, prevalence=prevalence, scanner=scanner)
+    return write_studies(studies, n, PUBLISHED_LABELS, out, progress)
