@@ -27,8 +27,7 @@ from node.store.spool import sync_folder
 from node.study import ConfirmedBy, DeliveryState, ObjectKind, check_transition
 
 OUTBOX = "outbox"
-CANCELLED = "void"  # status of a delivery that was given up on purpose: `falx retry` leaves it alone
-WITHDRAWN = "void"
+WITHDRAWN = "void"  # status of a delivery that was given up on purpose: `falx retry` leaves it alone
 """In place of a DIMSE status: given up on purpose (replaced, retracted), so not a fault and never retried."""
 _RANK = {ObjectKind.SR: 0, ObjectKind.KO: 1, ObjectKind.SC: 2, ObjectKind.PM: 3}
 
