@@ -5,19 +5,24 @@ A cached scene holds tissue fractions, not signal: training draws a new scanner 
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import multiprocessing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from inference.intracranial_mr import mr_intracranial_mask
 from inference.labels import PUBLISHED_LABELS
 from inference.mr_input import PIXEL_MM, SIZE, Grid, grid_for, to_grid
 from inference.result import Reason
 from inference.training.cohort_mr import acquire_parts, draw_scene
+from inference.training.head_template import load_template
 from inference.training.mr_scene import TISSUES
 
 HERE = Path(__file__).parent
@@ -50,13 +55,30 @@ class CachedScene:
 
 
 def generator_hash() -> str:
-    """Hash of the code that draws scenes; another generator gets another cache."""
+    """Hash of the code that draws scenes (layout and comments do not count); another generator gets another cache."""
     digest = hashlib.sha256()
-    for name in GENERATOR:
-        digest.update((HERE / name).read_bytes())
-    for name in ("mr_input.py", "intracranial_mr.py"):
-        digest.update((HERE.parent / name).read_bytes())
+    for path in (*(HERE / name for name in GENERATOR), HERE.parent / "mr_input.py", HERE.parent / "intracranial_mr.py"):
+        digest.update(ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode())
     return digest.hexdigest()[:12]
+
+
+def fill_cache(
+    folder: Path, seeds: Sequence[int], *, processes: int = 2, progress: Callable[[int, int], None] | None = None
+) -> list[int]:
+    """Draw the scenes that are not there yet; return the seeds in which a brain was found."""
+    missing = [seed for seed in seeds if not (folder / f"{seed:07d}.npz").exists()]
+    if missing:
+        load_template()  # built once, shared by the forked workers
+        with multiprocessing.get_context("fork").Pool(processes) as pool:
+            for done, _ in enumerate(pool.imap_unordered(_draw_one, [(folder, s) for s in missing]), start=1):
+                if progress is not None:
+                    progress(done, len(missing))
+    return [seed for seed in seeds if cached_scene(folder, seed) is not None]
+
+
+def _draw_one(job: tuple[Path, int]) -> None:
+    torch.set_num_threads(1)
+    cached_scene(*job)
 
 
 def cached_scene(folder: Path, seed: int, *, prevalence: float = 0.5) -> CachedScene | None:
