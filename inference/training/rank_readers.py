@@ -85,7 +85,7 @@ def fit_perception(truth: Array, cuts: Array, seed: int = 0) -> Perception:
 
 def label_one_at_a_time(rng: np.random.Generator, truth: Array, readers: list[Reader], seconds: float) -> Bought:
     """Each slice is seen once, by the reader whose turn it is, until the time is up."""
-    count = min(len(truth), int(seconds / SECONDS_A_SLICE))
+    count = min(len(truth), int(seconds / SECONDS_A_SLICE + 1e-9))
     labels = np.full(len(truth), -1, dtype=np.int64)
     for turn, items in enumerate(np.array_split(rng.permutation(len(truth))[:count], len(readers))):
         labels[items] = readers[turn].classify(rng, truth[items])

@@ -13,11 +13,11 @@ from starlette.responses import Response
 
 from node.config import Settings
 from node.errors import Rejected
-from node.web import cuts, health, oidc, ranking, signin, study, worklist
+from node.web import cuts, health, labelling, oidc, ranking, signin, study, worklist
 from node.web.resources import HERE, open_resources, page
 from node.web.security import current_session, guard
 
-ROUTERS = (health.router, signin.router, worklist.router, study.router, ranking.router, cuts.router)
+ROUTERS = (health.router, signin.router, worklist.router, study.router, ranking.router, cuts.router, labelling.router)
 
 
 def create_app(settings: Settings) -> FastAPI:
