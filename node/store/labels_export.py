@@ -18,7 +18,7 @@ from sqlalchemy import Connection, FromClause, func, or_, select
 from inference.labels import REPORT_LABELS
 from node.errors import Rejected
 from node.store import label_file, labels_corrections, labels_files
-from node.store.labels import label_set, labels_from_text
+from node.store.labels import archives, label_set, labels_from_text
 from node.store.labels_tables import label_files, label_sets, reports
 from node.store.ledger_tables import studies
 
@@ -67,8 +67,11 @@ def export(
     Misconfigured
         When the name of ``out`` ends in neither.
     Rejected
-        When the set does not exist or is of another archive.
+        When the archive has no labels, or the set does not exist or is of another archive.
     """
+    known = archives(connection)
+    if archive not in known:
+        raise Rejected("unknown_archive", f"archive {archive!r} has no labels; there are: {', '.join(known) or 'none'}")
     if set_id is not None and label_set(connection, set_id).archive != archive:
         raise Rejected("different_archives", f"label set {set_id} is not of archive {archive}")
     done = Exported()

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import Connection, select
 
 from inference.labels import REPORT_LABELS
+from node.errors import Corrupt
 from node.store.labels_tables import label_files
 from node.store.labels_values import LabelledReport
 
@@ -99,9 +100,18 @@ def _row(row: LabelledReport) -> dict[str, Any]:
     }
 
 
+def _existing(folder: Path, path: str) -> Path:
+    """The file's place; raise Corrupt when it was lost, as after a backup of the database alone."""
+    if not (folder / path).is_file():
+        raise Corrupt(
+            f"label file {path} is missing in {folder}: restore the folder labels/ that belongs to the database"
+        )
+    return folder / path
+
+
 def read(folder: Path, path: str, wanted: Sequence[int]) -> dict[int, StoredReport]:
     """Read rows of one file by their number; only the row groups that hold them."""
-    with pq.ParquetFile(folder / path) as file:
+    with pq.ParquetFile(_existing(folder, path)) as file:
         groups = sorted({number // ROW_GROUP_ROWS for number in wanted})
         table = file.read_row_groups(groups)
         place = {group: index for index, group in enumerate(groups)}
@@ -126,7 +136,7 @@ def _stored(row: dict[str, Any]) -> StoredReport:
 
 def probabilities(folder: Path, path: str, wanted: Sequence[int]) -> list[dict[str, float | None]]:
     """The probabilities of rows of one file, in the order asked for."""
-    table = pq.read_table(folder / path, columns=[f"p_{label}" for label in REPORT_LABELS])
+    table = pq.read_table(_existing(folder, path), columns=[f"p_{label}" for label in REPORT_LABELS])
     return list(table.take(list(wanted)).to_pylist())
 
 
@@ -135,7 +145,7 @@ def matching(folder: Path, path: str, pattern: str, is_regex: bool) -> list[int]
 
     The engine is RE2: the time grows with the length of the text, whatever the pattern.
     """
-    text = pq.read_table(folder / path, columns=["text"])["text"]
+    text = pq.read_table(_existing(folder, path), columns=["text"])["text"]
     find = pc.match_substring_regex if is_regex else pc.match_substring
     hits = find(text, pattern, ignore_case=True)
     return list(pc.indices_nonzero(hits).to_pylist())

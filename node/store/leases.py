@@ -50,10 +50,10 @@ def release(ledger: Engine, name: str) -> None:
 
 def _is_dead(holder: str) -> bool:
     """Whether the holder was a process of this host that no longer runs."""
-    host, _, rest = holder.rpartition(":")[0].rpartition(":")[0], None, holder.split(":")[-2:]
+    host, number, began = holder.rsplit(":", maxsplit=2)
     if host != socket.gethostname()[:32]:
         return False
     try:
-        return int(psutil.Process(int(rest[0])).create_time()) != int(rest[1])
+        return int(psutil.Process(int(number)).create_time()) != int(began)
     except psutil.NoSuchProcess:
         return True

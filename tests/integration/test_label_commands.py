@@ -107,6 +107,7 @@ def test_what_cannot_be_done_is_said(falx: Falx) -> None:
         (("labels", "correct", "ris", "A1", "moss=1"), "no such label"),
         (("labels", "correct", "ris", "A7", "mass=1"), "no such report"),
         (("labels", "agreement", "moss"), "ct_haemorrhage"),
+        (("labels", "export", "moss", "--out", str(falx.root / "x.csv")), "'moss' has no labels; there are: ris"),
     ):
         with pytest.raises(Rejected, match=message):
             falx(*arguments)

@@ -18,7 +18,7 @@ from inference.training.label_file import read_label_file
 from node.archive.agreement import agreement, wilson
 from node.archive.embedding_map import make_map
 from node.archive.engines import LocalEngine
-from node.errors import Misconfigured, Rejected
+from node.errors import Corrupt, Misconfigured, Rejected
 from node.store import labels as store
 from node.store import labels_corrections as corrections
 from node.store.database import now, reading
@@ -96,6 +96,17 @@ def test_search_by_keyword_and_by_regular_expression(archive: Archive) -> None:
     for pattern, is_regex in (("(", True), ("", False), ("x" * 501, False)):
         with pytest.raises(Rejected):
             found(archive, pattern, is_regex=is_regex)
+
+
+def test_a_lost_label_file_is_named(archive: Archive) -> None:
+    archive.write("a.csv", [("A1", HAEMORRHAGE)])
+    archive.run()
+    (file,) = (archive.storage.folder / "labels" / "ris").iterdir()
+    file.unlink()
+    with pytest.raises(Corrupt, match=f"{file.name} is missing"):
+        labels_of(archive, "A1")
+    with pytest.raises(Corrupt, match="restore the folder labels/"):
+        found(archive, "haematoma")
 
 
 def test_a_hostile_pattern_is_quick(archive: Archive) -> None:

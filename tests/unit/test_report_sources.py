@@ -190,6 +190,14 @@ def test_json_lines_that_are_none(tmp_path: Path) -> None:
     ]
 
 
+def test_identifiers_that_are_none(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [["A\n1", "x"], ["A" * 65, "x"], ["A2", "x"]])
+    records = read(archive("csv", tmp_path, COLUMNS))
+    assert [r.code if isinstance(r, Flagged) else r.accession_number for r in records] == ["bad_identifier"] * 2 + [
+        "A2"
+    ]
+
+
 def test_other_modalities_are_flagged_and_the_archive_gives_the_default(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [["x", "CR"], ["y", ""], ["z", "mri"]], ["text", "modality"])
     settings = ArchiveSettings(name="a", source="csv", location=str(tmp_path), modality="CT")

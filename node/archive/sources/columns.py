@@ -107,10 +107,11 @@ def checked(report: Report) -> Report | Flagged:
             source_position=report.source_position, code="other_modality", text="neither CT nor MR: not labelled"
         )
     for name, limit in (("report_id", 240), ("accession_number", 64), ("study_instance_uid", 64)):
-        if len(getattr(report, name)) > limit:
+        value = getattr(report, name)
+        if len(value) > limit or not value.isprintable():
             return Flagged(
                 source_position=report.source_position,
                 code="bad_identifier",
-                text=f"{name} is longer than {limit} characters: the column mapping may be wrong",
+                text=f"{name} is longer than {limit} characters or not printable: the column mapping may be wrong",
             )
     return report
