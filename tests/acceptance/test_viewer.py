@@ -15,7 +15,7 @@ from dicom_sr.request import ResultRequest
 from tests.fixtures_sr import STUDY, request, source_files
 from tests.viewer.ohif import ARTEFACTS, DIST, OhifView, open_in_ohif
 
-pytestmark = [pytest.mark.needs("Orthanc", "chromium"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("Orthanc", "chromium"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -47,7 +47,6 @@ def test_ohif_opens_the_report_on_the_key_slice_and_shows_the_heatmap(show: Call
     assert "Probability: 94.93 %" in view.drawn  # the key slice's own, beside its region
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of", "folder", "drawn"),
     [

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "cache" / "ohif" / "3.13.2" / "dist"
@@ -43,7 +44,8 @@ _CHROMIUM = [
 ]  # fmt: skip
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".wasm": "application/wasm",
           ".svg": "image/svg+xml", ".json": "application/json"}  # fmt: skip
-LIMIT_MS = 120_000
+LIMIT_MS = 180_000
+ATTEMPTS = 12
 REPORT, HEATMAP = re.compile(r"AI \w+: .* - RESEARCH"), re.compile(r"heatmap - RESEARCH")
 _SETTLED = """() => document.querySelector('svg.svg-layer text') || document.body.innerText.includes('Show Details')"""
 
@@ -97,13 +99,30 @@ def _dismiss(page: Page) -> None:
 
 
 def _open_series(page: Page, text: re.Pattern[str]) -> bool:
+    """Open a series by double click; False when it is not listed.
+
+    On a busy machine OHIF may place a report's regions after it has drawn the image: scrolling one slice on and back,
+    as a reader would, draws them.
+    """
     entry = page.get_by_text(text)
     if not entry.count():
         return False
     entry.first.dblclick()
-    if text is REPORT:
-        page.wait_for_function(_SETTLED)
-    return True
+    if text is not REPORT:
+        entry.nth(1).wait_for()  # the description, in the viewport too
+        return True
+    for _ in range(ATTEMPTS):
+        try:
+            page.wait_for_function(_SETTLED, timeout=LIMIT_MS / ATTEMPTS)
+        except PlaywrightTimeout:
+            page.locator("canvas").first.hover()
+            for step in (100, -100):
+                page.mouse.wheel(0, step)
+                page.wait_for_timeout(500)
+        else:
+            return True
+    page.screenshot(path=str(ARTEFACTS / "viewer-stuck.png"))
+    raise AssertionError(f"OHIF drew nothing on the report; see {ARTEFACTS / 'viewer-stuck.png'}")
 
 
 def _errors(page: Page) -> list[str]:
