@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from inference.engine import Engine
 from inference.labels import HAEMORRHAGE_KINDS, PUBLISHED_LABELS
 from inference.result import InferenceResult
 from inference.series_reader import Unreadable, read_volume
@@ -16,7 +18,10 @@ from inference.training.evaluation import Case, evaluate
 from inference.training.label_file import Labels
 from inference.training.records import hash_of_files
 from inference.volume import Volume
+from inference.weights import shipped
 from node.analysis import Analyst
+from node.config import Settings
+from node.errors import Misconfigured
 from node.local_studies import PURPOSES, LocalStudies, LocalStudy
 
 SYNTHETIC_NOTE = "Shipped models are trained on synthetic heads; their thresholds were chosen on synthetic heads."
@@ -152,3 +157,50 @@ def plot_calibration(document: dict[str, object], path: Path) -> None:
     axis.set_title("Calibration - RESEARCH USE ONLY", fontsize=10)
     axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def load_one(settings: Settings, purpose: str, folder: Path | None, operating_point: str) -> Analyst:
+    """The engine with one model: the given folder, else what the node would use; raise Misconfigured when unusable."""
+    configured = getattr(settings.models, purpose).folder
+    chosen = folder or configured or current_folder(settings.storage.folder, purpose)
+    points = {purpose: operating_point} if operating_point else {}
+    try:
+        engine = Engine({purpose: chosen}, device=settings.models.device, operating_points=points)
+    except (ValueError, OSError) as error:
+        raise Misconfigured(f"models: {error}") from error
+    engine.warm_up()
+    return engine
+
+
+def model_home(storage: Path, purpose: str) -> Path:
+    """Where the deployed models of a purpose live."""
+    return storage / "models" / purpose
+
+
+def current_folder(storage: Path, purpose: str) -> Path:
+    """The model that serves now: the deployed one, else the shipped one."""
+    deployed = model_home(storage, purpose) / "current"
+    return deployed if deployed.exists() else shipped(purpose)
+
+
+def save_cases(run: Run, path: Path) -> None:
+    """Write the cases as JSON, one a line; names are UIDs, patients hashes."""
+    lines = []
+    for case in run.cases:
+        hidden = hashlib.sha256(case.patient.encode()).hexdigest()[:16]
+        lines.append(json.dumps(asdict(replace(case, patient=hidden))))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def load_cases(path: Path) -> list[Case]:
+    """Read what :func:`save_cases` wrote; raise Misconfigured when it is something else."""
+    try:
+        documents = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        return [
+            Case(
+                **document | {name: tuple(document[name]) for name in ("kinds", "slice_labels", "slice_probabilities")}
+            )
+            for document in documents
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Misconfigured(f"{path} holds no cases of `falx evaluate --cases`: {error}") from error

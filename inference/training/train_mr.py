@@ -42,21 +42,47 @@ class MrSample:
 Source = Callable[[np.random.Generator], MrSample]
 
 
-def scene_source(scene: CachedScene) -> Source:
-    """A study that shows the same patient on a new scanner each time it is asked for."""
-    return lambda rng: sample_of_scene(scene, rng)
+def cut_scene(scene: CachedScene, rng: np.random.Generator, count: int) -> CachedScene:
+    """A run of ``count`` neighbouring slices, mostly one that shows a lesion; the labels are what is left in it."""
+    length = len(scene.mask)
+    if length <= count:
+        return scene
+    shown = np.flatnonzero(scene.slice_labels[:, 0])
+    if len(shown) and rng.random() < 0.8:
+        first = int(rng.choice(shown)) - int(rng.integers(0, count))
+    else:
+        first = int(rng.integers(0, length - count + 1))
+    first = min(max(first, 0), length - count)
+    kept = slice(first, first + count)
+    slice_labels = scene.slice_labels[kept]
+    study = np.asarray(slice_labels.any(axis=0), np.bool_)
+    study[ATROPHY] = scene.study_labels[ATROPHY]
+    study[0] = study[1:].any()
+    return CachedScene(
+        fractions=scene.fractions[:, kept],
+        lesions=scene.lesions[:, kept],
+        mask=scene.mask[kept],
+        step_mm=scene.step_mm,
+        slice_labels=slice_labels,
+        study_labels=study,
+    )
 
 
-def file_source(folder: Path, seed: int) -> Source | None:
-    """Like :func:`scene_source`, read from the cache each time; None when the scene holds no usable head."""
-    return None if cached_scene(folder, seed) is None else lambda rng: _from_file(folder, seed, rng)
+def file_source(folder: Path, seed: int, *, slices: int | None = None) -> Source | None:
+    """A cached study, on a new scanner each time it is asked for; None when the scene holds no usable head.
+
+    With ``slices`` it shows that many neighbouring slices only: less to look at, more to learn from each second.
+    """
+    if cached_scene(folder, seed) is None:
+        return None
+    return lambda rng: _from_file(folder, seed, rng, slices)
 
 
-def _from_file(folder: Path, seed: int, rng: np.random.Generator) -> MrSample:
+def _from_file(folder: Path, seed: int, rng: np.random.Generator, slices: int | None) -> MrSample:
     scene = cached_scene(folder, seed)
     if scene is None:
         raise FileNotFoundError(f"{folder}/{seed:07d}.npz changed during training; train again")
-    return sample_of_scene(scene, rng)
+    return sample_of_scene(scene if slices is None else cut_scene(scene, rng, slices), rng)
 
 
 def sample_of_scene(scene: CachedScene, rng: np.random.Generator) -> MrSample:
