@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from inference.calibration import Calibration, sigmoid
 from inference.ct_input import COLUMNS, ROWS, CtInput, prepare_ct, to_source_grid
-from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, slice_channels
+from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, fast_layout, slice_channels
 from inference.intracranial import intracranial_mask
 from inference.labels import HAEMORRHAGE_KINDS
 from inference.result import Finding, Heatmap, InferenceResult, ModelId, Reason, SliceEvidence
@@ -49,7 +49,8 @@ class HaemorrhageModel:
     def __init__(
         self, network: HaemorrhageNetwork, metadata: Metadata, device: torch.device, operating_point: str | None = None
     ) -> None:
-        self._network = network.to(device, memory_format=torch.channels_last).eval()
+        fast_layout(network, device)
+        self._network = network.eval()
         self._metadata = metadata
         self._device = device
         self._point_name, self._point = metadata.operating_point(operating_point)

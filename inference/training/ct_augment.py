@@ -120,7 +120,9 @@ def slice_index(
     studies: Sequence[PreparedStudy], rng: np.random.Generator, count: int, positive_share: float = 0.5
 ) -> list[tuple[int, int]]:
     """Draw slices: half of them with blood, a quarter from the same heads without, a quarter from healthy heads."""
-    positive, beside, healthy = [], [], []
+    positive: list[tuple[int, int]] = []
+    beside: list[tuple[int, int]] = []
+    healthy: list[tuple[int, int]] = []
     for number, study in enumerate(studies):
         any_label: npt.NDArray[np.float32] = study.slice_labels[:, 0]
         bleeding = bool(np.nanmax(any_label, initial=0) > 0)

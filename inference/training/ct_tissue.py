@@ -30,7 +30,7 @@ class Scanner:
 SCANNERS = {
     "A": Scanner(
         name="A",
-        thickness_mm=(5.0, 5.0, 4.5, 4.0),
+        thickness_mm=(5.0, 5.0, 5.0, 4.5, 4.0),
         noise_hu=(1.5, 4.0),
         psf_mm=(0.45, 0.9),
         grain_px=(0.4, 0.85),
@@ -40,7 +40,7 @@ SCANNERS = {
     ),
     "B": Scanner(
         name="B",
-        thickness_mm=(5.0, 5.0, 4.0, 3.0),
+        thickness_mm=(5.0, 5.0, 5.0, 4.0, 3.0),
         noise_hu=(2.0, 5.5),
         psf_mm=(0.6, 1.2),
         grain_px=(0.5, 1.1),

@@ -43,13 +43,13 @@ def draw_bleed(rng: np.random.Generator, head: Head, kind: str) -> Bleed:
     """Draw place, size, density and mass effect of one haemorrhage of ``kind``."""
     age, hu = _density(rng, kind)
     if kind == "intraparenchymal":
-        radius = float(np.clip(np.exp(rng.normal(2.12, 0.55)), 2.5, 27))
+        radius = float(np.clip(np.exp(rng.normal(2.25, 0.52)), 2.8, 28))
         push = 0.28 * radius * float(rng.uniform(0, 1)) if radius > 10 else 0.0
         centre = _parenchymal_site(rng, head)
         return Bleed(kind=kind, centre_ras_mm=centre, size_mm=radius, extent_mm=radius, hu=hu, age=age, push_mm=push)
     if kind == "intraventricular":
         side = float(rng.choice([-1, 1]))
-        depth = float(rng.choice([rng.uniform(3, 7), rng.uniform(7, 20), 60.0], p=[0.4, 0.35, 0.25]))
+        depth = float(rng.choice([rng.uniform(4, 9), rng.uniform(9, 25), 60.0], p=[0.35, 0.35, 0.3]))
         centre = (side * 20.0, -40.0, 8.0)
         return Bleed(kind=kind, centre_ras_mm=centre, size_mm=depth, extent_mm=45, hu=hu, age=age, push_mm=0)
     if kind == "subarachnoid":
@@ -57,14 +57,14 @@ def draw_bleed(rng: np.random.Generator, head: Head, kind: str) -> Bleed:
             centre, reach = CISTERNS[int(rng.integers(len(CISTERNS)))]
             reach *= float(rng.uniform(0.6, 1.8))
         else:
-            centre, reach = _inner_table_site(rng, head, deep_mm=6.0), float(rng.uniform(11, 36))
+            centre, reach = _inner_table_site(rng, head, deep_mm=6.0), float(rng.uniform(13, 40))
         return Bleed(kind=kind, centre_ras_mm=centre, size_mm=reach, extent_mm=reach, hu=hu, age=age, push_mm=0)
     return _draw_collection(rng, head, kind, age, hu)
 
 
 def _draw_collection(rng: np.random.Generator, head: Head, kind: str, age: str, hu: float) -> Bleed:
-    thin = rng.random() < 0.45
-    thickness = float(rng.uniform(1.5, 5.0) if thin else np.clip(np.exp(rng.normal(2.1, 0.4)), 5, 22))
+    thin = rng.random() < 0.38
+    thickness = float(rng.uniform(1.8, 5.0) if thin else np.clip(np.exp(rng.normal(2.1, 0.4)), 5, 22))
     wide = kind == "subdural"
     extent = float(rng.uniform(35, 80) if wide else rng.uniform(13, 24) + 1.2 * thickness)
     push = thickness * float(rng.uniform(0.1, 0.5)) if thickness > 6 else 0.0
@@ -76,14 +76,14 @@ def _draw_collection(rng: np.random.Generator, head: Head, kind: str, age: str, 
 
 def _density(rng: np.random.Generator, kind: str) -> tuple[str, float]:
     """Age of the blood and its HU. Extra-axial blood is often older when it is scanned."""
-    shares = {"subdural": (0.5, 0.2, 0.15, 0.15), "extradural": (0.8, 0.08, 0.02, 0.1)}
-    p = shares.get(kind, (0.86, 0.14, 0.0, 0.0))
+    shares = {"subdural": (0.6, 0.15, 0.12, 0.13), "extradural": (0.84, 0.06, 0.02, 0.08)}
+    p = shares.get(kind, (0.92, 0.08, 0.0, 0.0))
     age = str(rng.choice(["acute", "isodense", "hypodense", "mixed"], p=p))
     if age == "isodense":
         return age, float(rng.uniform(38, 49))
     if age == "hypodense":
         return age, float(rng.uniform(14, 28))
-    return age, float(rng.uniform(52, 74))
+    return age, float(rng.uniform(56, 79))
 
 
 def _parenchymal_site(rng: np.random.Generator, head: Head) -> Point:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, slice_channels
+from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, fast_layout, slice_channels
 from inference.training.ct_augment import Batch, augment, gather, slice_index
 from inference.training.ct_cache import PreparedStudy
 
@@ -56,14 +56,13 @@ def train_slices(
     """
     torch.manual_seed(settings.seed)
     device = torch.device(settings.device)
-    encoder = network.encoder.to(device, memory_format=torch.channels_last)
+    encoder = network.encoder
+    fast_layout(encoder, device)
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.1
     )
-    average = torch.optim.swa_utils.AveragedModel(
-        encoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
-    )
+    average = torch.optim.swa_utils.AveragedModel(encoder, multi_avg_fn=_warm_average, use_buffers=True)
     start, curve, recent = 0, [], []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -80,7 +79,7 @@ def train_slices(
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             loss = slice_loss(network, batch, device)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
         optimiser.step()
         schedule.step()
@@ -95,6 +94,17 @@ def train_slices(
             _save(checkpoint, encoder, optimiser, schedule, average, step + 1, curve)
     encoder.load_state_dict(average.module.state_dict())
     return curve
+
+
+@torch.no_grad()
+def _warm_average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+    """Exponential moving average that forgets its start: the decay grows from 0.2 to 0.99."""
+    decay = min(0.99, (1.0 + float(count)) / (10.0 + float(count)))
+    for mean, value in zip(averaged, current, strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1.0 - decay)
+        else:
+            mean.copy_(value)
 
 
 def _save(
@@ -209,7 +219,7 @@ def train_study(
             target = torch.from_numpy(labels[chosen])
             loss = study_loss(network, picked, target)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             losses.append(float(loss.detach()))

@@ -5,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from inference.intracranial import intracranial_mask
 from inference.labels import HAEMORRHAGE_KINDS
@@ -60,7 +61,8 @@ def test_acute_blood_is_denser_than_brain_and_lies_in_the_cavity(bleeding):
     assert isinstance(mask, np.ndarray)
     brain = np.median(volume.voxels[mask & (volume.voxels > 0) & (volume.voxels < 80)])
     assert np.median(volume.voxels[blood]) > brain + 10
-    assert mask[blood].mean() > 0.9
+    # the pixel next to bone reads as bone: what touches the mask counts
+    assert ndimage.binary_dilation(mask, np.ones((1, 3, 3), bool))[blood].mean() > 0.95
 
 
 def test_two_scanners_show_the_same_patient():
