@@ -68,7 +68,7 @@ def open_in_ohif(pacs_http: str, study_uid: str, out_dir: Path) -> OhifView:
     pacs_http
         Orthanc's address, such as ``orthanc.http`` of the test fixture; its DICOMweb plugin must be loaded.
     out_dir
-        Where the screenshots go: ``study.png``, ``heatmap.png``, ``report.png``.
+        Where the screenshots go: ``study.png``, ``heatmap.png`` (its middle frame), ``report.png``.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     view = OhifView()
@@ -84,6 +84,8 @@ def open_in_ohif(pacs_http: str, study_uid: str, out_dir: Path) -> OhifView:
         view.screenshots["study"] = _shot(page, out_dir / "study.png")
         for name, text in (("heatmap", HEATMAP), ("report", REPORT)):
             if _open_series(page, text):
+                if text is HEATMAP:
+                    _scroll_to_the_middle(page)
                 view.screenshots[name] = _shot(page, out_dir / f"{name}.png")
         view.drawn = page.locator("svg.svg-layer text").all_text_contents()
         view.errors = _errors(page)
@@ -123,6 +125,16 @@ def _open_series(page: Page, text: re.Pattern[str]) -> bool:
             return True
     page.screenshot(path=str(ARTEFACTS / "viewer-stuck.png"))
     raise AssertionError(f"OHIF drew nothing on the report; see {ARTEFACTS / 'viewer-stuck.png'}")
+
+
+def _scroll_to_the_middle(page: Page) -> None:
+    """Scroll from frame 1 to the middle one, and wait for the viewer to say that it is there."""
+    shown = page.get_by_text(re.compile(r"\(1/\d+\)"))
+    frames = int(re.findall(r"\(1/(\d+)\)", shown.first.inner_text())[0])
+    page.locator("canvas").first.hover()
+    for frame in range(2, frames // 2 + 2):
+        page.mouse.wheel(0, 100)
+        page.get_by_text(f"({frame}/{frames})").first.wait_for()
 
 
 def _errors(page: Page) -> list[str]:
