@@ -83,13 +83,14 @@ def arrival(spool: Spool, dataset: Dataset, *, calling_ae: str = "CT1", associat
         remote_host="127.0.0.1",
     )
     path = instance_path(names.study_instance_uid, names.series_instance_uid, names.sop_instance_uid)
-    part = spool.write_part(path, meta.encode(), memoryview(content))
+    sha256 = hashlib.sha256(content).hexdigest()
+    file = spool.write(path, meta.encode(len(content), sha256), memoryview(content))
     return Arrival(
-        part=part,
+        file=file,
         names=names,
         meta=meta,
         size_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         received_at=datetime.now(UTC),
         association=association,
     )

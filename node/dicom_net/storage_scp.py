@@ -191,7 +191,7 @@ class StorageScp:
         try:
             outcome = self._writer.commit(arrival)
         except NotCommitted:
-            arrival.part.unlink(missing_ok=True)
+            self._writer.spool.remove(arrival.file)
             raise
         if outcome is Outcome.CONFLICT:
             log.warning("same_uid_other_content", sop_instance_uid=names.sop_instance_uid, calling_ae=meta.calling_ae)
@@ -211,7 +211,7 @@ class StorageScp:
         try:
             self._writer.quarantine(arrival, why)
         except NotCommitted:
-            arrival.part.unlink(missing_ok=True)
+            self._writer.spool.remove(arrival.file)
             raise
         log.warning("quarantined", sop_instance_uid=meta.sop_instance_uid, calling_ae=meta.calling_ae, why=why)
         return status
@@ -219,13 +219,14 @@ class StorageScp:
     def _write(self, names: Names, meta: FileMeta, content: memoryview, association: str) -> Arrival:
         received_at: datetime = now()
         path = instance_path(names.study_instance_uid, names.series_instance_uid, names.sop_instance_uid)
-        part = self._writer.spool.write_part(path, meta.encode(), content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        file = self._writer.spool.write(path, meta.encode(content.nbytes, sha256), content)
         return Arrival(
-            part=part,
+            file=file,
             names=names,
             meta=meta,
             size_bytes=content.nbytes,
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=sha256,
             received_at=received_at,
             association=association,
         )

@@ -6,8 +6,9 @@ This is also how a lost index is rebuilt: the file meta of each file holds who s
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -18,8 +19,8 @@ from node.config import StorageSettings
 from node.errors import Corrupt
 from node.store import intake_tables as tables
 from node.store.database import open_database, reading
-from node.store.intake_writer import Arrival, IntakeWriter
-from node.store.part10 import FileMeta, Names, read_file
+from node.store.intake_writer import Arrival, IntakeWriter, Outcome
+from node.store.part10 import FileMeta, Names, promised_content, read_file
 from node.store.spool import Spool, sha256_of
 
 log = structlog.get_logger()
@@ -32,26 +33,25 @@ class Adopted:
 
     taken_in: int
     quarantined: int
-    parts_dropped: int
+    unfinished: int  # cut short before they were acknowledged: deleted
 
 
 def adopt(writer: IntakeWriter) -> Adopted:
-    """Drop unfinished parts, take in every file that has no row, quarantine those that cannot be read.
+    """Take in every file that has no row; delete those never finished, quarantine those that cannot be read.
 
     Parameters
     ----------
     writer
         The started intake writer; nothing may be received before this returns.
     """
-    parts = writer.spool.drop_parts()
     with reading(writer.engine) as connection:
         known = set(connection.execute(select(tables.instances.c.path)).scalars())
     strays = [file for file in writer.spool.files() if str(file) not in known]
     with ThreadPoolExecutor(_THREADS) as threads:
-        taken = sum(threads.map(lambda file: _adopt_file(writer, file), strays))
-    found = Adopted(taken_in=taken, quarantined=len(strays) - taken, parts_dropped=parts)
-    if strays or parts:
-        log.warning("spool_adopted", taken_in=taken, quarantined=found.quarantined, parts_dropped=parts)
+        fates = Counter(threads.map(lambda file: _adopt_file(writer, file), strays))
+    found = Adopted(taken_in=fates["taken in"], quarantined=fates["quarantined"], unfinished=fates["unfinished"])
+    if strays:
+        log.warning("spool_adopted", **asdict(found))
     return found
 
 
@@ -70,21 +70,27 @@ def rebuild_intake(storage: StorageSettings) -> Adopted:
     return found
 
 
-def _adopt_file(writer: IntakeWriter, file: PurePosixPath) -> bool:
+def _adopt_file(writer: IntakeWriter, file: PurePosixPath) -> str:
     path = writer.spool.folder / file
-    received_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    status, promised = path.stat(), promised_content(path)
+    if status.st_size == 0 or (promised is not None and status.st_size < promised[0]):
+        writer.spool.remove(file)
+        return "unfinished"
+    received_at = datetime.fromtimestamp(status.st_mtime, UTC)
     try:
         meta, offset, names = read_file(path)
+        sha256, size = sha256_of(path, offset)
+        if promised is not None and (offset + size, sha256) != promised:
+            raise Corrupt("its content is not what was written: the disk or a person has changed it")
     except Corrupt as error:
         sha256, size = sha256_of(path, 0)
         unknown = Arrival(
-            part=path, names=_UNKNOWN, meta=_UNKNOWN_META, size_bytes=size, sha256=sha256, received_at=received_at
+            file=file, names=_UNKNOWN, meta=_UNKNOWN_META, size_bytes=size, sha256=sha256, received_at=received_at
         )
         writer.quarantine(unknown, f"found in the spool: {error}")
-        return False
-    sha256, size = sha256_of(path, offset)
-    arrival = Arrival(part=path, names=names, meta=meta, size_bytes=size, sha256=sha256, received_at=received_at)
-    return writer.commit(arrival).value == "stored"
+        return "quarantined"
+    arrival = Arrival(file=file, names=names, meta=meta, size_bytes=size, sha256=sha256, received_at=received_at)
+    return "taken in" if writer.commit(arrival) is Outcome.STORED else "set aside"
 
 
 _UNKNOWN = Names(

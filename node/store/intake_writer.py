@@ -1,8 +1,8 @@
 """Reception's writing of the intake: one thread that commits whatever waits as a group.
 
-For each group: decide (new, same content, different content), rename, sync the folders, one transaction, then wake
-all who wait. An answer of Success is sent only after ``commit`` returned, so what was acknowledged is on the disk and
-in the index. Files of a group whose transaction failed are taken away again: their senders are told it failed.
+For each group: decide (new, same content, different content), sync the folders, one transaction, then wake all who
+wait. An answer of Success is sent only after ``commit`` returned, so what was acknowledged is on the disk and in the
+index. When the transaction fails, each sender is told so and its file is taken away again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import structlog
@@ -27,7 +27,7 @@ from node.errors import FalxError, Misconfigured
 from node.store import intake_tables as tables
 from node.store.expiry import carry_out_purges
 from node.store.part10 import FOR_ANALYSIS, FileMeta, Names
-from node.store.spool import Spool, instance_path
+from node.store.spool import Spool
 
 log = structlog.get_logger()
 _GROUP = 256  # at most so many in one transaction
@@ -54,21 +54,18 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """One instance, written and synced as ``part``, to be taken in. ``association`` is empty at start-up's adoption."""
+    """One instance to be taken in, written and synced as ``file`` (relative to the storage folder).
 
-    part: Path
+    ``association`` is empty at start-up's adoption.
+    """
+
+    file: PurePosixPath
     names: Names
     meta: FileMeta
     size_bytes: int
     sha256: str
     received_at: datetime
     association: str = ""
-
-    @property
-    def path(self) -> PurePosixPath:
-        """Where it goes."""
-        names = self.names
-        return instance_path(names.study_instance_uid, names.series_instance_uid, names.sop_instance_uid)
 
     def row(self) -> dict[str, Any]:
         """Return it as a row of ``instances``."""
@@ -79,7 +76,7 @@ class Arrival:
             "sop_class_uid": self.names.sop_class_uid,
             "transfer_syntax_uid": self.meta.transfer_syntax_uid,
             "modality": self.names.modality,
-            "path": str(self.path),
+            "path": str(self.file),
             "size_bytes": self.size_bytes,
             "sha256": self.sha256,
             "calling_ae": self.meta.calling_ae,
@@ -107,11 +104,11 @@ class Arrival:
 
 @dataclass(slots=True)
 class _Group:
-    """What one transaction is going to do, and how to undo its renames."""
+    """What one transaction is going to do with files, and how to undo its moves."""
 
-    renamed: list[tuple[Path, PurePosixPath]] = field(default_factory=list)  # part, final
-    set_aside: list[tuple[Path, PurePosixPath]] = field(default_factory=list)  # part, place in quarantine
-    surplus: list[Path] = field(default_factory=list)  # parts to delete once committed
+    stored: list[PurePosixPath] = field(default_factory=list)
+    set_aside: list[tuple[PurePosixPath, PurePosixPath]] = field(default_factory=list)  # from, place in quarantine
+    surplus: list[PurePosixPath] = field(default_factory=list)  # to delete once committed
 
 
 _Job = tuple[Callable[[Connection, _Group], Any], "Future[Any]"]
@@ -153,7 +150,7 @@ class IntakeWriter:
         self._lock_file.close()
 
     def commit(self, arrival: Arrival) -> Outcome:
-        """Take ``arrival`` in and return once it is durable; raise NotCommitted (its part stays) when it cannot be."""
+        """Take ``arrival`` in and return once it is durable; raise NotCommitted (its file stays) when it cannot be."""
         return Outcome(self._do(lambda connection, group: self._take_in(connection, group, arrival)))
 
     def quarantine(self, arrival: Arrival, reason: str) -> None:
@@ -207,8 +204,7 @@ class IntakeWriter:
         try:
             with self.engine.begin() as connection:
                 results = [act(connection, group) for act, _done in jobs]
-                if group.renamed or group.set_aside:
-                    self.spool.sync_folders([final for _part, final in group.renamed + group.set_aside])
+                self.spool.sync_folders([*group.stored, *(kept for _file, kept in group.set_aside)])
         except (SQLAlchemyError, OSError) as error:
             self._undo(group)
             if len(jobs) > 1:  # one of them may be at fault: each for itself
@@ -218,32 +214,32 @@ class IntakeWriter:
             log.error("intake_not_committed", error=type(error).__name__, detail=str(error.__cause__ or error)[:200])
             jobs[0][1].set_exception(NotCommitted(f"the intake cannot be written ({type(error).__name__})"))
             return
-        for part in group.surplus:
-            part.unlink(missing_ok=True)
+        for file in group.surplus:
+            self.spool.remove(file)
         for (_act, done), result in zip(jobs, results, strict=True):
             done.set_result(result)
 
     def _undo(self, group: _Group) -> None:
         self._open.clear()
-        for part, final in reversed(group.renamed + group.set_aside):
+        for file, kept in reversed(group.set_aside):
             try:
-                (self.spool.folder / final).replace(part)
-            except OSError as error:  # it stays without a row and is adopted at the next start
-                log.error("rename_not_undone", path=str(final), error=error.strerror)
+                (self.spool.folder / kept).replace(self.spool.folder / file)
+            except OSError as error:
+                log.error("move_not_undone", path=str(kept), error=error.strerror)
 
     def _take_in(self, connection: Connection, group: _Group, arrival: Arrival) -> Outcome:
         known = connection.execute(_KNOWN, {"sop": arrival.names.sop_instance_uid}).one_or_none()
         if known is None:
-            self.spool.take_in(arrival.part, arrival.path)
-            group.renamed.append((arrival.part, arrival.path))
+            group.stored.append(arrival.file)
             connection.execute(_ADD, arrival.row())
             self._note_association(connection, arrival)
             return Outcome.STORED
-        if (known.sha256, known.path) == (arrival.sha256, str(arrival.path)):
-            group.surplus.append(arrival.part)
+        if known.sha256 == arrival.sha256:
+            if known.path != str(arrival.file):
+                group.surplus.append(arrival.file)
             return Outcome.DUPLICATE
         if self._in_quarantine(connection, arrival):
-            group.surplus.append(arrival.part)
+            group.surplus.append(arrival.file)
         else:
             reason = "another object of this SOP Instance UID with other content or encoding came first and counts"
             self._set_aside(connection, group, arrival, "different-content", reason)
@@ -275,6 +271,6 @@ class IntakeWriter:
         )
 
     def _set_aside(self, connection: Connection, group: _Group, arrival: Arrival, code: str, reason: str) -> None:
-        kept = self.spool.quarantine(arrival.part, arrival.received_at)
-        group.set_aside.append((arrival.part, kept))
+        kept = self.spool.quarantine(arrival.file, arrival.received_at)
+        group.set_aside.append((arrival.file, kept))
         connection.execute(insert(tables.quarantine).values(**arrival.quarantine_row(kept, code, reason)))

@@ -65,10 +65,11 @@ class FileMeta:
     called_ae: str
     remote_host: str
 
-    def encode(self) -> bytes:
-        """Return preamble, prefix and File Meta Information (PS3.10 section 7.1).
+    def encode(self, size_bytes: int, sha256: str) -> bytes:
+        """Return preamble, prefix and File Meta Information (PS3.10 section 7.1) for a data set.
 
-        Besides the required elements it holds who sent the instance and whence (0002,0016), (0002,0018), (0002,0026).
+        Besides the required elements it holds who sent the instance and whence (0002,0016), (0002,0018), (0002,0026),
+        and as private information (0002,0102) the length and hash of the data set's bytes.
         """
         body = (
             _element(0x0001, b"OB", b"\0\1")
@@ -80,6 +81,8 @@ class FileMeta:
             + _element(0x0016, b"AE", self.calling_ae.encode("ascii", "replace"))
             + _element(0x0018, b"AE", self.called_ae.encode("ascii", "replace"))
             + _element(0x0026, b"UR", f"dicom://{self.remote_host}".encode("ascii", "replace"))
+            + _element(0x0100, b"UI", IMPLEMENTATION_CLASS_UID.encode())
+            + _element(0x0102, b"OB", f"{size_bytes} {sha256}".encode())
         )
         return b"\0" * 128 + b"DICM" + _element(0x0000, b"UL", struct.pack("<I", len(body))) + body
 
@@ -164,6 +167,22 @@ def read_file(path: Path) -> tuple[FileMeta, int, Names]:
         remote_host=str(meta.get("SourcePresentationAddress", "") or "").removeprefix("dicom://"),
     )
     return found, offset, names
+
+
+def promised_content(path: Path) -> tuple[int, str] | None:
+    """Return a spooled file's whole length in bytes and its data set's SHA-256, as its meta information promises.
+
+    None when the file is not one of ours, or is cut short within the meta information.
+    """
+    try:
+        with path.open("rb") as file:
+            meta = read_partial(file, stop_when=lambda _tag, _vr, _length: True).file_meta
+        if meta.get("PrivateInformationCreatorUID") != IMPLEMENTATION_CLASS_UID:
+            return None
+        size, sha256 = bytes(meta.PrivateInformation).decode("ascii").split()
+        return _dataset_offset(path) + int(size), sha256
+    except (Corrupt, InvalidDicomError, AttributeError, struct.error, EOFError, OSError, ValueError):
+        return None
 
 
 def _dataset_offset(path: Path) -> int:

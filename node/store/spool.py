@@ -1,8 +1,9 @@
 """The spool: received instances as durable Part 10 files, and what is done so that none that was acknowledged is lost.
 
-A file is written beside its place as ``*.part``, synced, then renamed and its folders synced by the one committer
-thread (node.store.intake_writer). So a file under its final name is always whole, and a ``*.part`` was never
-acknowledged. Paths are hashes of UIDs: whatever a sender calls an instance, its path stays inside the spool.
+A file is written in its place and synced by the thread that received it; its folders are synced and its row committed
+by the one committer (node.store.intake_writer); no rename, which would cost one more journal commit. Its file meta
+says how long its content is and the hash of it, so that a file without a row can be told whole from cut short.
+Paths are hashes of UIDs: whatever a sender calls an instance, its path stays inside the spool.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from node.errors import FalxError
 
 SPOOL = "spool"
 QUARANTINE = "quarantine"
-PART = ".part"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -61,8 +61,10 @@ class Spool:
                 "free space is below storage.min_free_mb: purge, or give the storage folder a larger disk"
             )
 
-    def write_part(self, final: PurePosixPath, meta: bytes, dataset: memoryview) -> Path:
-        """Write and sync ``meta`` and ``dataset`` beside ``final``; return the ``*.part`` file.
+    def write(self, wanted: PurePosixPath, meta: bytes, dataset: memoryview) -> PurePosixPath:
+        """Write and sync ``meta`` and ``dataset``; return where, relative to the storage folder.
+
+        That is ``wanted``, or a name beside it when a file is there: which of the two counts is decided at commit.
 
         Raises
         ------
@@ -70,29 +72,21 @@ class Spool:
             The disk, quota or file size limit was reached; nothing is left behind.
         """
         self.check_free(len(meta) + dataset.nbytes)
-        target = self.folder / final
-        part = target.with_name(f"{target.stem}-{uuid.uuid4().hex[:12]}{PART}")
-        try:
-            self._write_in_folder(part, meta, dataset)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            if error.errno in _FULL:
-                raise StorageFull(f"{self.folder}: {error.strerror}") from error
-            raise
-        return part
-
-    @staticmethod
-    def _write_in_folder(part: Path, meta: bytes, dataset: memoryview) -> None:
-        for _attempt in range(3):  # a purge may remove an empty folder between mkdir and open
+        place = wanted
+        for _attempt in range(8):
             try:
-                return _write_synced(part, meta, dataset)
-            except FileNotFoundError:
-                part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return _write_synced(part, meta, dataset)
-
-    def take_in(self, part: Path, final: PurePosixPath) -> None:
-        """Rename a part to its final name; ``sync_folders`` makes it last."""
-        os.replace(part, self.folder / final)
+                _write_synced(self.folder / place, meta, dataset)
+                return place
+            except FileExistsError:
+                place = wanted.with_stem(f"{wanted.stem}-{uuid.uuid4().hex[:12]}")
+            except FileNotFoundError:  # first of its series, or a purge has just removed the empty folder
+                (self.folder / place).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                (self.folder / place).unlink(missing_ok=True)
+                if error.errno in _FULL:
+                    raise StorageFull(f"{self.folder}: {error.strerror}") from error
+                raise
+        raise OSError(errno.EAGAIN, "the folder of a series vanishes while it is written to", str(self.folder / place))
 
     def sync_folders(self, files: list[PurePosixPath]) -> None:
         """Make the names of ``files`` last: their folders, and every new folder above up to the storage folder."""
@@ -107,11 +101,11 @@ class Spool:
             with self._lock:
                 self._lasting.update(fresh)
 
-    def quarantine(self, part: Path, at: datetime) -> PurePosixPath:
-        """Move ``part`` to the quarantine; return its path there, relative to the storage folder."""
+    def quarantine(self, file: PurePosixPath, at: datetime) -> PurePosixPath:
+        """Move a file to the quarantine; return its path there, relative to the storage folder."""
         kept = PurePosixPath(QUARANTINE, f"{at:%Y%m%d}", f"{uuid.uuid4().hex}.dcm")
         (self.folder / kept.parent).mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.replace(part, self.folder / kept)
+        os.replace(self.folder / file, self.folder / kept)
         return kept
 
     def remove(self, file: PurePosixPath) -> None:
@@ -121,24 +115,17 @@ class Spool:
         for folder in path.parents:
             if folder.parent == self.folder:
                 break
+            with self._lock:
+                self._lasting.discard(folder)  # before it goes: a folder made anew is then synced anew
             try:
                 folder.rmdir()
             except OSError:  # not empty: another series or study is in it
                 break
-            with self._lock:
-                self._lasting.discard(folder)
 
     def files(self) -> Iterator[PurePosixPath]:
-        """Give every whole file of the spool, relative to the storage folder."""
+        """Give every file of the spool, relative to the storage folder."""
         for path in sorted((self.folder / SPOOL).rglob("*.dcm")):
             yield PurePosixPath(path.relative_to(self.folder).as_posix())
-
-    def drop_parts(self) -> int:
-        """Delete what was being written when the process ended: it was never acknowledged. Return how many."""
-        parts = list((self.folder / SPOOL).rglob(f"*{PART}"))
-        for part in parts:
-            part.unlink()
-        return len(parts)
 
 
 def _write_synced(path: Path, meta: bytes, dataset: memoryview) -> None:

@@ -16,7 +16,7 @@ from node.errors import Misconfigured
 from node.store import intake
 from node.store.adoption import adopt, rebuild_intake
 from node.store.database import open_database
-from node.store.intake_writer import IntakeWriter, NotCommitted, Outcome
+from node.store.intake_writer import Arrival, IntakeWriter, NotCommitted, Outcome
 from node.store.part10 import read_file
 from node.store.spool import Spool
 
@@ -66,7 +66,7 @@ def test_same_content_is_no_new_work(parts: Parts) -> None:
     assert parts.writer.commit(arrival(parts.spool, one)) is Outcome.STORED
     again = arrival(parts.spool, one)
     assert parts.writer.commit(again) is Outcome.DUPLICATE
-    assert not again.part.exists()
+    assert len(list(parts.spool.files())) == 1
     assert len(intake.rows_after(parts.engine, 0)) == 1
     assert intake.quarantined(parts.engine) == []
 
@@ -108,27 +108,34 @@ def test_an_intake_that_cannot_be_written_refuses_and_goes_on_afterwards(parts: 
     lost = arrival(parts.spool, first)
     with pytest.raises(NotCommitted):
         parts.writer.commit(lost)
-    assert list(parts.spool.files()) == []  # the rename was undone: nothing unacknowledged stays as if it were
-    assert lost.part.exists()
+    assert list(parts.spool.files()) == [lost.file]  # left to the caller, who is to take it away
     with parts.engine.begin() as connection:
         connection.execute(text("ALTER TABLE away RENAME TO instances"))
     assert parts.writer.commit(arrival(parts.spool, second)) is Outcome.STORED
 
 
-def test_files_without_a_row_are_adopted_and_unreadable_ones_kept(tmp_path: Path) -> None:
+def test_files_without_a_row_are_adopted_unfinished_ones_dropped_and_damaged_ones_kept(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "store")
-    one, two = (arrival(parts.spool, d, calling_ae="MR7") for d in ct_series(2))
-    parts.spool.take_in(one.part, one.path)
-    broken = parts.storage.folder / one.path.with_name("0" * 32 + ".dcm")
-    broken.write_bytes(b"not dicom")
+    whole, cut, empty, cut_in_header, changed = (arrival(parts.spool, d, calling_ae="MR7") for d in ct_series(5))
+
+    def content(one: Arrival) -> Path:
+        return parts.storage.folder / one.file
+
+    content(cut).write_bytes(content(cut).read_bytes()[:-10])
+    content(empty).write_bytes(b"")
+    content(cut_in_header).write_bytes(content(cut_in_header).read_bytes()[:700])
+    content(changed).write_bytes(content(changed).read_bytes()[:-1] + b"!")
+    foreign = content(whole).with_name("0" * 32 + ".dcm")
+    foreign.write_bytes(b"not dicom")
     with parts.writer:
         found = adopt(parts.writer)
-        assert (found.taken_in, found.quarantined, found.parts_dropped) == (1, 1, 1)
+        assert (found.taken_in, found.quarantined, found.unfinished) == (1, 2, 3)
         assert adopt(parts.writer).taken_in == 0
-    row = intake.rows_after(parts.engine, 0)[0]
-    assert (row.sop_instance_uid, row.calling_ae, row.sha256) == (one.names.sop_instance_uid, "MR7", one.sha256)
-    assert not two.part.exists()
-    assert (parts.storage.folder / intake.quarantined(parts.engine)[0].path).read_bytes() == b"not dicom"
+    (row,) = intake.rows_after(parts.engine, 0)
+    assert (row.sop_instance_uid, row.calling_ae, row.sha256) == (whole.names.sop_instance_uid, "MR7", whole.sha256)
+    assert list(parts.spool.files()) == [whole.file]
+    kept = {(parts.storage.folder / q.path).read_bytes()[-1:] for q in intake.quarantined(parts.engine)}
+    assert kept == {b"m", b"!"}
 
 
 def test_rebuild_gives_the_same_rows_and_a_new_generation(tmp_path: Path) -> None:

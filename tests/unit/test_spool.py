@@ -1,4 +1,4 @@
-"""The spool: paths, durability order, full disks."""
+"""The spool: paths, full disks, nothing overwritten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.config import StorageSettings
-from node.store.spool import PART, Spool, StorageFull, instance_path
+from node.store.spool import Spool, StorageFull, instance_path
 
 
 def spool_in(folder: Path, **options: int) -> Spool:
@@ -36,34 +36,33 @@ def test_different_uids_have_different_paths(one: tuple[str, str, str], other: t
     assert (instance_path(*one) == instance_path(*other)) == (one == other)
 
 
-def test_part_is_whole_and_private(tmp_path: Path) -> None:
+def test_a_file_is_whole_private_and_in_its_place(tmp_path: Path) -> None:
     spool = spool_in(tmp_path / "s")
-    final = instance_path("1.2", "1.2.3", "1.2.3.4")
-    part = spool.write_part(final, b"meta", memoryview(b"data" * 100_000))
-    assert part.read_bytes() == b"meta" + b"data" * 100_000
-    assert part.stat().st_mode & 0o077 == 0
-    assert list(spool.files()) == []  # not taken in yet
-    spool.take_in(part, final)
-    spool.sync_folders([final])
-    assert list(spool.files()) == [final]
-    assert spool.drop_parts() == 0
+    wanted = instance_path("1.2", "1.2.3", "1.2.3.4")
+    file = spool.write(wanted, b"meta", memoryview(b"data" * 100_000))
+    assert file == wanted
+    assert (spool.folder / file).read_bytes() == b"meta" + b"data" * 100_000
+    assert (spool.folder / file).stat().st_mode & 0o077 == 0
+    spool.sync_folders([file])
+    assert list(spool.files()) == [file]
 
 
-def test_parts_are_dropped_and_whole_files_are_not(tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
     spool = spool_in(tmp_path / "s")
-    kept, lost = instance_path("1", "2", "3"), instance_path("1", "2", "4")
-    spool.take_in(spool.write_part(kept, b"m", memoryview(b"d")), kept)
-    spool.write_part(lost, b"m", memoryview(b"d"))
-    assert spool.drop_parts() == 1
-    assert list(spool.files()) == [kept]
+    wanted = instance_path("1", "2", "3")
+    first, second = (spool.write(wanted, b"m", memoryview(content)) for content in (b"first", b"second"))
+    assert first == wanted
+    assert second != first
+    assert second.parent == first.parent
+    assert [(spool.folder / f).read_bytes() for f in (first, second)] == [b"mfirst", b"msecond"]
 
 
 def test_below_the_watermark_nothing_is_written(tmp_path: Path) -> None:
     free_mb = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize // 1_000_000
     spool = spool_in(tmp_path / "s", min_free_mb=free_mb + 10_000)
     with pytest.raises(StorageFull, match="min_free_mb"):
-        spool.write_part(instance_path("1", "2", "3"), b"m", memoryview(b"d"))
-    assert not list((tmp_path / "s" / "spool").rglob(f"*{PART}"))
+        spool.write(instance_path("1", "2", "3"), b"m", memoryview(b"d"))
+    assert list(spool.files()) == []
 
 
 def test_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
@@ -73,7 +72,7 @@ def test_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
         "from node.config import StorageSettings\nfrom node.store.spool import Spool, StorageFull, instance_path\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
         "spool = Spool(StorageSettings(folder=Path(sys.argv[1]), min_free_mb=0))\n"
-        "try: spool.write_part(instance_path('1','2','3'), b'm', memoryview(bytes(3_000_000)))\n"
+        "try: spool.write(instance_path('1','2','3'), b'm', memoryview(bytes(3_000_000)))\n"
         "except StorageFull: sys.exit(7)\n"
     )
     folder = tmp_path / "s"
@@ -87,7 +86,7 @@ def test_remove_takes_empty_folders_along_and_a_later_file_lasts(tmp_path: Path)
     spool = spool_in(tmp_path / "s")
     final = instance_path("1.2", "1.2.3", "1.2.3.4")
     for _again in range(2):
-        spool.take_in(spool.write_part(final, b"m", memoryview(b"d")), final)
+        spool.write(final, b"m", memoryview(b"d"))
         spool.sync_folders([final])
         assert list(spool.files()) == [final]
         spool.remove(final)
@@ -99,8 +98,8 @@ def test_quarantine_keeps_the_bytes(tmp_path: Path) -> None:
     from datetime import UTC, datetime
 
     spool = spool_in(tmp_path / "s")
-    part = spool.write_part(instance_path("1", "2", "3"), b"m", memoryview(b"data"))
-    kept = spool.quarantine(part, datetime(2024, 1, 2, tzinfo=UTC))
+    file = spool.write(instance_path("1", "2", "3"), b"m", memoryview(b"data"))
+    kept = spool.quarantine(file, datetime(2024, 1, 2, tzinfo=UTC))
     assert kept.parts[:2] == ("quarantine", "20240102")
     assert (tmp_path / "s" / kept).read_bytes() == b"mdata"
     assert isinstance(kept, PurePosixPath)
