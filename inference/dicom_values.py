@@ -11,8 +11,19 @@ from datetime import date
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 
+# what pydicom is seen to raise on values that break their representation (found by fuzzing)
+VALUE_FAULTS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    NotImplementedError,
+    BytesLengthException,
+)
 _AGE_UNITS_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
@@ -21,7 +32,7 @@ def raw(ds: Dataset, keyword: str) -> Any:
     try:
         element = ds.get_item(keyword)
         return None if element is None else ds[keyword].value
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, LookupError, NotImplementedError):
+    except VALUE_FAULTS:
         return None
 
 

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from inference import stacks
-from inference.dicom_values import integer, number, text, texts
+from inference.dicom_values import VALUE_FAULTS, integer, number, text, texts
 from inference.errors import Unreadable
 from inference.frames import Frame, frames_of
 from inference.pixels import Stored, stored_frame
@@ -29,7 +29,8 @@ from inference.volume import FloatArray, Geometry, SliceSource, Volume
 __all__ = ["MAX_SLICES", "Unreadable", "read_volume"]
 
 MAX_SLICES = 300  # more are averaged in groups: 1,500 slices of 512 x 512 would take 1.5 GB as float32
-_READ_FAILURES = (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError)
+MAX_BYTES = 2 << 30
+_READ_FAILURES = (*VALUE_FAULTS, InvalidDicomError, OSError, EOFError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ def read_volume(files: Sequence[Path]) -> Volume:
     ------
     Unreadable
         With a code: no_files, not_dicom, mixed_series, wrong_modality, colour, mosaic, missing_position,
-        missing_pixel_spacing, one_slice, no_pixels, truncated, undecodable, modality_lut.
+        missing_pixel_spacing, one_slice, no_pixels, truncated, undecodable, modality_lut, too_large.
     """
     if not files:
         raise Unreadable("no_files", "No file was given.")
@@ -98,7 +99,7 @@ def _volume(chosen: list[_Slice], stack: stacks.Stack, notes: list[str]) -> Volu
     signal = SignalReader.of(first.ds, chosen[len(chosen) // 2].stored())
     step = -(-len(chosen) // MAX_SLICES)
     groups = [chosen[i : i + step] for i in range(0, len(chosen), step)]
-    voxels = np.empty((len(groups), first.place.rows, first.place.columns), np.float32)
+    voxels = _empty((len(groups), first.place.rows, first.place.columns))
     for z, group in enumerate(groups):
         _read_group(group, signal, voxels[z])
     notes += signal.finish(voxels)
@@ -111,6 +112,12 @@ def _volume(chosen: list[_Slice], stack: stacks.Stack, notes: list[str]) -> Volu
         notes=tuple(notes),
         attributes=_attributes(first, stack),
     )
+
+
+def _empty(shape: tuple[int, int, int]) -> FloatArray:
+    if np.prod(shape, dtype=float) * 4 > MAX_BYTES:
+        raise Unreadable("too_large", f"A volume of {' x '.join(map(str, shape))} voxels is larger than falx reads.")
+    return np.empty(shape, np.float32)
 
 
 def _read_group(group: Sequence[_Slice], signal: SignalReader, out: FloatArray) -> None:

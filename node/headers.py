@@ -17,14 +17,14 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from inference.dicom_values import age_years, integer, number, text, texts
+from inference.dicom_values import VALUE_FAULTS, age_years, integer, number, text, texts
 from inference.frames import frames_of
 from node.errors import Corrupt
 
 Vector3 = tuple[float, float, float]
 Vector6 = tuple[float, float, float, float, float, float]
 HEADER_VERSION = 1
-_UNREADABLE = (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError)
+_UNREADABLE = (*VALUE_FAULTS, InvalidDicomError, OSError, EOFError)
 _UID = re.compile(r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$")
 
 
