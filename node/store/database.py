@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from node.errors import Misconfigured
 
 NAMES = ("intake", "ledger", "labels", "rankings", "accounts")
 MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATING = threading.Lock()  # Alembic keeps its context in module globals: one thread at a time
 
 
 def now() -> datetime:
@@ -38,7 +40,8 @@ def open_database(storage: StorageSettings, name: str) -> Engine:
     if name not in NAMES:
         raise Misconfigured(f"no database is called {name!r}")
     engine = _connect(storage, name)
-    _migrate(engine, name, storage)
+    with _MIGRATING:
+        _migrate(engine, name, storage)
     return engine
 
 
