@@ -136,11 +136,9 @@ def associate(port: int, ae_title: str) -> tuple[socket.socket, int]:
     return connection, min(struct.unpack(">I", body[place + 4 : place + 8])[0] or PDU_BYTES, PDU_BYTES)
 
 
-def send(
-    port: int, ae_title: str, objects: Sequence[tuple[str, bytes]], start: threading.Barrier, took: list[float]
-) -> None:
+def send(port: int, objects: Sequence[tuple[str, bytes]], start: threading.Barrier, took: list[float]) -> None:
     """One association that sends and waits for each answer; seconds of each are added to ``took``."""
-    connection, pdu_bytes = associate(port, ae_title)
+    connection, pdu_bytes = associate(port, "BENCH_SCP")
     requests = [store_request(sop, dataset, n + 1, pdu_bytes) for n, (sop, dataset) in enumerate(objects)]
     start.wait()
     for request in requests:
@@ -270,9 +268,8 @@ def main() -> None:
     report = summary(measured, list(servers))
     for row in report["rows"]:
         ratios = "  ".join(f"/{k} {v['median']:.2f} ({v['min']:.2f}-{v['max']:.2f})" for k, v in row["ratios"].items())
-        print(
-            f"{row['server']:9} {row['associations']} assoc. {row['per_s']:7.1f}/s  {row['answer_ms']:6.2f} ms  {ratios}"
-        )
+        rate = f"{row['per_s']:7.1f}/s  {row['answer_ms']:6.2f} ms"
+        print(f"{row['server']:9} {row['associations']} assoc. {rate}  {ratios}")
     if options.json:
         text = json.dumps(report, indent=2) + "\n"
         sys.stdout.write(text) if options.json == "-" else Path(options.json).write_text(text)
