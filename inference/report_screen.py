@@ -36,6 +36,7 @@ _ELSEWHERE = re.compile(
 )
 _MIN_WORDS_TO_JUDGE = 6
 _NO_HEAD_WORDS = 30
+_SHORT_CHARACTERS = 12
 _HEAD_BIT, _ELSEWHERE_BIT, _KNOWN_BIT, _ENGLISH_BIT, _FOREIGN_BIT, _CUE_BIT, _WORD_BIT = (1 << n for n in range(7))
 
 
@@ -105,4 +106,4 @@ def _is_absurd(tokens: Sequence[str], bits: Sequence[int], words: int, known: in
             return True
         distinct = len({token for token, bit in zip(tokens, bits, strict=True) if bit})
         return words > 40 and distinct < 0.08 * words
-    return known == 0
+    return known == 0 and sum(len(token) for token in tokens) > _SHORT_CHARACTERS

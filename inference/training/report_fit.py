@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from inference.labels import REPORT_LABELS
 from inference.report_features import Batch, WordTable
@@ -23,6 +24,7 @@ OPEN = -1.0
 _SECTION_DROPOUT = 0.4
 _WORD_DROPOUT = 0.12
 _SMOOTHING = 0.03
+_AVERAGED_FROM = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +134,16 @@ def fit(
     settings: FitSettings,
     watch: Callable[[int, float], None] = lambda step, loss: None,
 ) -> ReportNet:
-    """Train ``net`` on a stream of examples; ``watch`` hears the step and the mean loss now and then."""
+    """Train ``net`` on a stream of examples; ``watch`` hears the step and the mean loss now and then.
+
+    The weights kept are the mean over the last part of the training (stochastic weight averaging).
+    """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     steps = max(1, settings.reports // settings.batch)
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, total_steps=steps, pct_start=0.1)
+    averaged = AveragedModel(net)
     recent: list[float] = []
     net.train()
     for step in range(steps):
@@ -150,12 +156,14 @@ def fit(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         schedule.step()
+        if step >= _AVERAGED_FROM * steps:
+            averaged.update_parameters(net)
         recent.append(float(loss.detach()))
         if (step + 1) % 100 == 0:
             watch(step + 1, float(np.mean(recent)))
             recent.clear()
-    net.eval()
-    return net
+    net.load_state_dict(averaged.module.state_dict())
+    return net.eval()
 
 
 def predict(net: ReportNet, examples: Sequence[Example], batch: int = 64) -> tuple[Floats, Floats]:

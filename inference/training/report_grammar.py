@@ -14,6 +14,11 @@ from pathlib import Path
 
 PHRASES_FOLDER = Path(__file__).parent / "report_phrases"
 
+_SLOTS_BESIDE_THEIR_PHRASES = {
+    "neutral": ("hx",),
+    "vascular": ("vessel", "bifurcation"),
+    "plain": ("part", "vesselpart", "outside", "who", "thing", "name"),
+}
 _SPECIAL = re.compile(r"[()\[\]{}|]")
 _SPACES = re.compile(r" {2,}")
 _SPACE_BEFORE = re.compile(r" ([,.;:])")
@@ -97,10 +102,8 @@ class Grammar:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self._lexicon = {**phrases()["lexicon"]}
-        for stem in ("neutral", "vascular"):  # slots that live beside the phrases that use them
-            self._lexicon.update(
-                {key: phrases()[stem][key] for key in ("hx", "vessel", "bifurcation") if key in phrases()[stem]}
-            )
+        for stem, slots in _SLOTS_BESIDE_THEIR_PHRASES.items():
+            self._lexicon.update({name: phrases()[stem][name] for name in slots})
 
     def line(self, stem: str, section: str, **slots: str) -> str:
         """One expanded template of a section."""

@@ -11,7 +11,7 @@ from inference.training.report_grammar import Grammar
 from inference.training.report_noise import Style
 
 if TYPE_CHECKING:
-    from inference.training.report_corpus import Line
+    from inference.training.report_writing import Line
 
 _HEADINGS = ("history", "technique", "findings", "impression", "comparison", "addendum")
 _ORGANS = ("BRAIN", "VENTRICLES", "PARENCHYMA", "EXTRA-AXIAL SPACES", "VASCULAR", "OTHER", "Posterior fossa", "Brain")

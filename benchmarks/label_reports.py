@@ -1,0 +1,148 @@
+"""How fast `falx label-reports` is: the whole command, with its start, its reading and its writing.
+
+    python benchmarks/label_reports.py --reports 20000 --json benchmarks/results/label_reports.json
+
+The reports are made here from the training corpus' phrases: a median of 140 words, at least 80 % of the sentences
+unique (both are measured and reported). Memory is the largest sum of the resident sets of the command's processes.
+RESEARCH USE ONLY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from inference.report_text import sentence_spans
+from inference.training.report_corpus import make_report
+
+WANTED_PER_SECOND = 675
+
+
+def make_text(seed: int) -> str:
+    """Synthetic reports joined to a length drawn around 140 words; numbers and dates make sentences unique."""
+    rng = random.Random(seed)
+    words = int(min(400, max(30, rng.lognormvariate(4.942, 0.45))))
+    text = ""
+    number = 0
+    while len(text.split()) < words:
+        piece = make_report(2_000_000_000 + seed * 16 + number).text
+        text = f"{text}\n{piece}" if text else piece
+        number += 1
+    kept = _individual(text, rng).split(" ")
+    while len(" ".join(kept).split()) > words:
+        kept.pop()
+    return " ".join(kept)
+
+
+def _individual(text: str, rng: random.Random) -> str:
+    """Put a measurement or an image number into most sentences, as real ones differ from report to report."""
+    out: list[str] = []
+    last = 0
+    for _, end in sentence_spans(text):
+        stop = end - 1 if text[end - 1 : end] == "." else end
+        out.append(text[last:stop])
+        if rng.random() < 0.6:
+            out.append(f" (series {rng.randint(2, 40)} image {rng.randint(1, 400)})")
+        last = stop
+    out.append(text[last:])
+    return "".join(out)
+
+
+def write_reports(path: Path, count: int) -> dict[str, float]:
+    """Write the file; return its median words and its share of unique sentences (over the first 20,000 reports)."""
+    lengths: list[int] = []
+    sentences: list[str] = []
+    with path.open("w", encoding="utf-8") as file:
+        for seed in range(count):
+            text = make_text(seed % 40_000)
+            if seed < 20_000:
+                lengths.append(len(text.split()))
+                sentences.extend(text[a:b] for a, b in sentence_spans(text))
+            file.write(json.dumps({"id": f"r{seed}", "text": text, "modality": "MR" if seed % 2 else "CT"}) + "\n")
+    return {
+        "median_words": statistics.median(lengths),
+        "unique_sentence_share": round(len(set(sentences)) / len(sentences), 3),
+        "sentences_per_report": round(len(sentences) / len(lengths), 1),
+    }
+
+
+def run(source: Path, out: Path, processes: int) -> tuple[float, float, float]:
+    """Seconds, CPU seconds (children included) and peak MB of one run of the command."""
+    code = "import sys; sys.argv = ['falx', *sys.argv[1:]]; from node.cli import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "label-reports",
+        str(source),
+        "--out",
+        str(out),
+        "--processes",
+        str(processes),
+    ]
+    before = os.times()
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    watched = psutil.Process(process.pid)
+    peak = 0.0
+    while process.poll() is None:
+        try:
+            family = [watched, *watched.children(recursive=True)]
+            peak = max(peak, sum(member.memory_info().rss for member in family) / 2**20)
+        except psutil.NoSuchProcess:
+            pass
+        time.sleep(0.2)
+    seconds = time.perf_counter() - start
+    after = os.times()
+    if process.returncode:
+        raise SystemExit(f"the command failed with exit status {process.returncode}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return seconds, cpu, peak
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reports", type=int, default=20_000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
+        corpus = write_reports(source, options.reports)
+        seconds, cpu, peak = run(source, out, options.processes)
+        with out.open("rb") as file:
+            rows = sum(1 for _ in file)
+    result = {
+        "reports": options.reports,
+        "rows_written": rows,
+        **corpus,
+        "processes": options.processes,
+        "seconds": round(seconds, 2),
+        "reports_per_second": round(rows / seconds, 1),
+        "cpu_seconds": round(cpu, 2),
+        "reports_per_cpu_second_x2": round(2 * rows / cpu, 1),
+        "peak_rss_mb": round(peak),
+        "wanted_per_second": WANTED_PER_SECOND,
+        "load_average": round(os.getloadavg()[0], 1),
+        "cores": os.cpu_count(),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
