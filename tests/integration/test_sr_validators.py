@@ -118,7 +118,7 @@ def errors_of_pixelmed(path: Path) -> list[str]:
         ["DicomSRValidator", str(path)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         env={**os.environ, "JAVA_TOOL_OPTIONS": limits},  # newer Java refuses style sheets as large as its own
     )
     assert "IOD validation complete" in done.stdout, done.stdout + done.stderr
@@ -133,12 +133,14 @@ def test_dciodvfy_finds_no_error(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.needs("dciodvfy", "DicomSRValidator")
 def test_rejection_note_passes_both_validators(tmp_path: Path) -> None:
     assert errors_of_dciodvfy(note(tmp_path)) == []
     assert errors_of_pixelmed(note(tmp_path)) == []
 
 
+@pytest.mark.timeout(900)  # a Java start and a 6 MB style sheet each
 @pytest.mark.needs("DicomSRValidator")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in REQUESTS]
