@@ -82,11 +82,14 @@ def compare(candidate: Run, current: Run) -> Verdict:
 
     found = delta_auc(candidate.cases, current.cases)
     delta, ci, n = float(str(found["delta_auc"])), found["ci"], int(str(found["n"]))
-    more = sum(candidate.declined.values()) > sum(current.declined.values())
-    accepted = delta >= -TOLERANCE and not more
+    declined, declined_now = sum(candidate.declined.values()), sum(current.declined.values())
+    silent = declined_now == len(current.cases)
+    accepted = declined <= declined_now and (delta >= -TOLERANCE or (silent and declined < declined_now))
     why = "no worse than the current model on the locked test set"
-    if more:
-        why = f"declines {sum(candidate.declined.values())} studies, the current model {sum(current.declined.values())}"
+    if declined > declined_now:
+        why = f"declines {declined} studies, the current model {declined_now}"
+    elif silent and accepted:
+        why = "the current model answers for none of the test studies"
     elif not accepted:
         why = f"AUC is {-delta:.3f} lower than the current model's"
     low, high = ci if isinstance(ci, tuple) else (float("nan"), float("nan"))

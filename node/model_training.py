@@ -20,7 +20,7 @@ from inference.training.records import RunRecord, hash_of_files
 from inference.volume import Volume
 from inference.weights import Metadata
 from node.errors import Rejected
-from node.local_studies import LocalStudies, LocalStudy
+from node.local_studies import PURPOSES, LocalStudies, LocalStudy
 
 PARTS = ("training", "validation", "test")
 MIN_STUDIES = 6
@@ -74,7 +74,9 @@ def prepare(
     if len(kept) < MIN_STUDIES:
         text = f"a brain was found in {len(kept)} of {len(local.studies)} studies; {MIN_STUDIES} are needed"
         raise Rejected("too_few_studies", text)
-    parts = split_by_patient([study.patient for study, _ in kept], options.seed)
+    label = PURPOSES[modality][1]
+    positive = [study.labels[label] == 1 for study, _ in kept]
+    parts = split_by_patient([study.patient for study, _ in kept], positive, options.seed)
     files = {
         name: tuple(path for (_, path), part in zip(kept, parts, strict=True) if part == index)
         for index, name in enumerate(PARTS)

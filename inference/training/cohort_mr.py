@@ -29,7 +29,8 @@ FINE_MM = (2.0, 1.25, 1.25)
 FIELD_MM = (230.0, 200.0)
 CATEGORIES = PUBLISHED_LABELS[1:]
 COHORT_STEP = 100_000  # cohorts of different seeds share no study
-VISIBLE_MM2 = 9.0  # a slice counts as positive when it shows at least this much lesion
+VISIBLE_MM2 = 6.0  # a slice counts as positive when it shows at least this much lesion,
+VISIBLE_SHARE = 0.2  # in voxels of which it fills at least this share
 
 Array = npt.NDArray[np.float32]
 
@@ -189,7 +190,7 @@ def _truth(
     slice_labels = np.zeros((shape[0], len(PUBLISHED_LABELS)), np.bool_)
     anything = np.zeros(shape, np.float32)
     for name, lesion in lesions.items():
-        visible = (lesion > 0.3).sum(axis=(1, 2)) * spacing[1] * spacing[2] >= VISIBLE_MM2
+        visible = (lesion > VISIBLE_SHARE).sum(axis=(1, 2)) * spacing[1] * spacing[2] >= VISIBLE_MM2
         slice_labels[:, PUBLISHED_LABELS.index(name)] = visible
         np.maximum(anything, lesion, out=anything)
     slice_labels[:, 0] = slice_labels[:, 1:].any(axis=1)

@@ -201,7 +201,7 @@ def _tangle(scene: Scene, rng: np.random.Generator) -> None:
     points = np.cumsum(rng.normal(0, radius * 0.45, (14, 3)), axis=0)
     points = (points - points.mean(axis=0)) * radius / (np.abs(points - points.mean(axis=0)).max() + 1e-6)
     path = [(float(p[0]), float(p[1]), float(p[2])) for p in points]
-    tubes = [(a, b, float(rng.uniform(0.9, 2.0))) for a, b in itertools.pairwise(path)]
+    tubes = [(a, b, float(rng.uniform(1.3, 2.8))) for a, b in itertools.pairwise(path)]
     inside = sigmoid(-scene.head.distance_mm["cavity"][window] / 0.4)
     scene.paint(window, inside * sigmoid(-capsules(x, y, z, tubes) / 0.4), {"void": 1.0}, "vascular")
 

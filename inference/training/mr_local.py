@@ -80,14 +80,20 @@ def _vector(labels: Labels) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     return np.array([np.nan if v is None else float(v) for v in values], np.float32)
 
 
-def split_by_patient(patients: Sequence[str], seed: int, shares: tuple[float, float] = (0.7, 0.15)) -> list[int]:
+def split_by_patient(
+    patients: Sequence[str], positive: Sequence[bool], seed: int, shares: tuple[float, float] = (0.7, 0.15)
+) -> list[int]:
     """Assign each study to 0 training, 1 validation, 2 test; a patient's studies stay together.
 
-    Drawn over the patients by ``seed``; with few patients each part still gets at least one of them.
+    Patients with and without a positive study are split alike, drawn by ``seed``; of each, with three or more
+    patients, every part gets one.
     """
-    unique = sorted(set(patients))
-    order = np.random.default_rng([seed, 51]).permutation(len(unique))
-    first = min(max(1, round(shares[0] * len(unique))), max(1, len(unique) - 2))
-    second = min(first + max(1, round(shares[1] * len(unique))), max(first + 1, len(unique) - 1))
-    part = {unique[p]: 0 if rank < first else 1 if rank < second else 2 for rank, p in enumerate(order)}
+    sick = {patient for patient, value in zip(patients, positive, strict=True) if value}
+    part: dict[str, int] = {}
+    for number, group in enumerate((sorted(sick), sorted(set(patients) - sick))):
+        order = np.random.default_rng([seed, 51, number]).permutation(len(group))
+        validation = max(1, round(shares[1] * len(group)))
+        test = max(1, round((1.0 - sum(shares)) * len(group)))
+        for rank, index in enumerate(order):
+            part[group[index]] = 1 if rank < validation else 2 if rank < validation + test else 0
     return [part[p] for p in patients]

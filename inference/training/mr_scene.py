@@ -94,8 +94,8 @@ class Scene:
 
 
 def mixture_of(brightness: float) -> dict[str, float]:
-    """A lesion between white matter (0) and fluid (1)."""
-    return {"white": 1.0 - brightness, "csf": brightness}
+    """A lesion between grey matter (0) and fluid (1): on T2, gliosis, oedema and plaques outshine the cortex."""
+    return {"grey": 1.0 - brightness, "csf": brightness}
 
 
 def compose(rng: np.random.Generator, head: Head) -> Scene:

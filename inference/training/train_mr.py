@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
 from inference.abnormality_net import OUTPUTS, AbnormalityNetwork, fast_layout, slice_channels
 from inference.mr_input import OUTSIDE, PIXEL_MM, normalise
+from inference.training.evaluation import auc
 from inference.training.mr_cache import CachedScene, cached_scene
 from inference.training.mr_signal import SCANNERS, render
 
 Array = npt.NDArray[np.float32]
 ATROPHY = OUTPUTS.index("atrophy")
+MAP_WEIGHT = torch.tensor([1.0] + [0.25] * (len(OUTPUTS) - 1)).view(1, -1, 1, 1)
 STUDY_WEIGHT = torch.tensor([3.0] + [1.0] * (len(OUTPUTS) - 1))
 
 
@@ -177,6 +178,16 @@ def known_bce(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> T
     return mean
 
 
+def map_loss(maps: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+    """Cross-entropy inside the brain, lesions weighing more since they are rare, and soft Dice of "anything"."""
+    weight = MAP_WEIGHT.to(maps.device) * (1.0 + 14.0 * target) * inside
+    entropy = functional.binary_cross_entropy_with_logits(maps, target, reduction="none")
+    probability, truth = maps[:, 0].sigmoid() * inside[:, 0], target[:, 0]
+    overlap = (2 * (probability * truth).sum() + 20.0) / (probability.sum() + truth.sum() + 20.0)
+    combined: Tensor = 2.0 * (entropy * weight).sum() / inside.sum().clamp(min=1.0) + 0.5 * (1.0 - overlap)
+    return combined
+
+
 class MrRecipe:
     """What :class:`inference.training.loop.Trainer` needs to train the MR model."""
 
@@ -212,21 +223,19 @@ class MrRecipe:
         total = total + 0.7 * known_bce(slices, batch.slice_labels.to(device), STUDY_WEIGHT)
         if batch.lesions is None:
             return total
-        target = batch.lesions.to(device)
-        pixel = functional.binary_cross_entropy_with_logits(maps, target, pos_weight=torch.tensor(4.0, device=device))
-        probability = maps[:, 0].sigmoid()
-        overlap = 2 * (probability * target[:, 0]).sum() / (probability.sum() + target[:, 0].sum() + 1.0)
-        combined: Tensor = total + 3.0 * pixel + 0.3 * (1 - overlap)
-        return combined
+        inside = functional.max_pool2d(batch.x[:, -1:].to(device), 2)
+        return total + map_loss(maps, batch.lesions.to(device), inside)
 
     def validate(self, device: torch.device) -> dict[str, float]:
-        """Study AUC of abnormal (the score), its loss, the slice AUC."""
+        """Study AUC of abnormal (the score; less the loss where one class is absent), its loss, the slice AUC."""
         logits, labels, slice_logits, slice_labels = self.predict(device)
         known = ~np.isnan(slice_labels[:, 0])
+        loss = float(known_bce(torch.from_numpy(logits), torch.from_numpy(labels), STUDY_WEIGHT))
+        study = auc(labels[:, 0] > 0.5, logits[:, 0])
         return {
-            "score": float(roc_auc_score(labels[:, 0], logits[:, 0])),
-            "slice_auc": float(roc_auc_score(slice_labels[known, 0], slice_logits[known, 0])),
-            "validation_loss": float(known_bce(torch.from_numpy(logits), torch.from_numpy(labels), STUDY_WEIGHT)),
+            "score": -loss if np.isnan(study) else study,
+            "slice_auc": auc(slice_labels[known, 0] > 0.5, slice_logits[known, 0]),
+            "validation_loss": loss,
         }
 
     def predict(self, device: torch.device) -> tuple[Array, Array, Array, Array]:
