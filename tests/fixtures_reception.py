@@ -133,3 +133,31 @@ def can_echo(running: Reception, calling: str) -> bool:
 def is_root() -> bool:
     """Whether tmpfs can be mounted."""
     return os.geteuid() == 0
+
+
+def certificates(folder: Path) -> None:
+    """A small authority, a server and a client certificate of it, and a stranger's."""
+    folder.mkdir()
+
+    def run(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority",
+        "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
+    for name in ("falx", "ct1"):
+        run(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+        )
+        run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+            "-out", f"{name}.pem")  # fmt: skip
+    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=stranger",
+        "-keyout", "stranger.key", "-out", "stranger.pem")  # fmt: skip

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 import structlog
 from pynetdicom import evt
@@ -65,8 +67,11 @@ def _keep_going(step: Callable[[], float], stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             pause_s = step()
-        except Exception:  # the edge of a worker loop: one destination's trouble must not end the others' delivery
-            log.exception("delivery_step_failed", thread=threading.current_thread().name)
+        except Exception as error:  # the edge of a worker loop: one destination's trouble must not end the others'
+            stack = traceback.format_tb(error.__traceback__)  # without the message, which may quote attribute values
+            log.error(
+                "delivery_failed", thread=threading.current_thread().name, error=type(error).__name__, stack=stack
+            )
             pause_s = _CRASH_PAUSE_S
         stop.wait(pause_s)
 
@@ -80,6 +85,8 @@ class Courier:
         self._calling_ae = settings.reception.ae_title
         self._known = {destination.name: destination}
         self._engine = engine
+        self._longest_retry = timedelta(seconds=destination.retry_max_s)
+        self._longest_look = timedelta(seconds=max(destination.commitment_timeout_s, destination.retry_max_s, 600.0))
         self._faults = 0  # in a row
         self._answered = threading.Event()
         self._answer_wait_s = _EVENT_WAIT_S
@@ -87,8 +94,8 @@ class Courier:
     def step(self) -> float:
         """Deliver one study, or else look after what was sent; return the seconds to wait."""
         with reading(self._engine) as connection:
-            batch = outbox.next_batch(connection, self.destination.name, now())
-            waiting = [] if batch else outbox.unconfirmed(connection, self.destination.name, now())
+            batch = outbox.next_batch(connection, self.destination.name, now(), self._longest_retry)
+            waiting = [] if batch else outbox.unconfirmed(connection, self.destination.name, now(), self._longest_look)
         if not batch and not waiting:
             return _LOOK_S
         started = time.monotonic()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import traceback
 from datetime import datetime
 from io import BytesIO
 from typing import Any, cast
@@ -155,6 +156,14 @@ class StorageScp:
 
     def on_store(self, event: evt.Event) -> int:
         """Keep one instance; the status says what became of it."""
+        try:
+            return self._store(event)
+        except Exception as error:  # the SCP's edge: whatever it is, the sender must be told it is not kept
+            # without the message, which may quote attribute values
+            log.error("store_failed", error=type(error).__name__, stack=traceback.format_tb(error.__traceback__))
+            return PROCESSING_FAILURE
+
+    def _store(self, event: evt.Event) -> int:
         association, request = cast(EventAssociation, event.assoc), cast(C_STORE, event.request)
         data_set = cast(BytesIO, request.DataSet)
         data_set.seek(0)

@@ -4,6 +4,7 @@
 `EventDul`,         stock: both threads of an association poll every millisecond, so 20 idle associations take a core,
 `EventAssociation`  and a connection that ends before its request holds a thread for the whole ACSE timeout
 `BoundedDimse`      stock: an object of any size is collected in memory
+`SteadyTimer`       stock: setting the clock forward ends every association
 ==================  ================================================================================================
 """
 
@@ -28,6 +29,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.timer import Timer
 
 log = structlog.get_logger()
 _POLL_S = 0.25  # how soon timers and the end of a thread are noticed
@@ -45,6 +47,28 @@ class _WakingQueue(queue.Queue[Any]):
         self._wake()
 
 
+class SteadyTimer(Timer):
+    """A timer that a change of the system's clock does not reach."""
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until expiry; negative after it."""
+        if self.timeout is None:
+            return 1.0
+        if self._start_time is None:
+            return self.timeout
+        end = time.monotonic() if self._end_time is None else self._end_time
+        return self.timeout - (end - self._start_time)
+
+    def start(self) -> None:
+        """Start, or start again."""
+        self._start_time, self._end_time = time.monotonic(), None
+
+    def stop(self) -> None:
+        """Stop."""
+        self._end_time = time.monotonic()
+
+
 class EventDul(DULServiceProvider):
     """The upper layer's thread, waiting for the socket or for something to send instead of polling."""
 
@@ -54,6 +78,7 @@ class EventDul(DULServiceProvider):
         self._fd_lock = threading.Lock()
         self.to_provider_queue = _WakingQueue(self._wake)
         self._run_loop_delay = 0
+        self._idle_timer, self.artim_timer = SteadyTimer(60), SteadyTimer(30)  # the association sets the times
         self._has_begun = False
 
     @property

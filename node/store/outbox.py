@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
@@ -174,13 +174,14 @@ def cancel(connection: Connection, task_id: int, *, why: str, at: datetime, dest
     return connection.execute(query).rowcount
 
 
-def next_batch(connection: Connection, destination: str, at: datetime) -> Sequence[RowMapping]:
-    """Return the due deliveries of the study that waits longest, SR first, with their objects."""
-    due = (
-        (deliveries.c.destination == destination)
-        & (deliveries.c.state == DeliveryState.QUEUED)
-        & (deliveries.c.run_after <= at)
-    )
+def next_batch(
+    connection: Connection, destination: str, at: datetime, longest_wait: timedelta | None = None
+) -> Sequence[RowMapping]:
+    """Return the due deliveries of the study that waits longest, SR first, with their objects.
+
+    One that is put off for longer than ``longest_wait`` is due too: the clock was set back since.
+    """
+    due = _due(destination, DeliveryState.QUEUED, at, longest_wait)
     study = connection.scalar(
         select(deliveries.c.study_instance_uid)
         .where(due)
@@ -192,14 +193,18 @@ def next_batch(connection: Connection, destination: str, at: datetime) -> Sequen
     return _with_objects(connection, due & (deliveries.c.study_instance_uid == study))
 
 
-def unconfirmed(connection: Connection, destination: str, at: datetime) -> Sequence[RowMapping]:
+def unconfirmed(
+    connection: Connection, destination: str, at: datetime, longest_wait: timedelta | None = None
+) -> Sequence[RowMapping]:
     """Return the deliveries that were sent, are not confirmed, and are due for another look."""
-    return _with_objects(
-        connection,
-        (deliveries.c.destination == destination)
-        & (deliveries.c.state == DeliveryState.SENT)
-        & (deliveries.c.run_after <= at),
-    )
+    return _with_objects(connection, _due(destination, DeliveryState.SENT, at, longest_wait))
+
+
+def _due(destination: str, state: DeliveryState, at: datetime, longest_wait: timedelta | None) -> ColumnElement[bool]:
+    when = deliveries.c.run_after <= at
+    if longest_wait is not None:
+        when = when | (deliveries.c.run_after > at + longest_wait)
+    return (deliveries.c.destination == destination) & (deliveries.c.state == state) & when
 
 
 def in_transaction(connection: Connection, transaction_uid: str) -> Sequence[RowMapping]:

@@ -88,6 +88,8 @@ class FileMeta:
 
 
 def _element(number: int, vr: bytes, value: bytes) -> bytes:
+    if vr == b"AE":
+        value = value.replace(b"\\", b"_")  # not allowed in a title, and would part it in two
     if len(value) % 2:
         value += b"\0" if vr == b"UI" else b" "
     if vr in (b"OB", b"UR"):
@@ -105,7 +107,17 @@ def read_names(dataset: BinaryIO, transfer_syntax_uid: str) -> Names:
     transfer_syntax_uid
         How they are encoded.
     """
-    head = _read_head(dataset, transfer_syntax_uid)
+    # pydicom raises whatever broken bytes lead to, also late, when a value is converted; it all means the same
+    try:
+        return _names(_read_head(dataset, transfer_syntax_uid))
+    except (
+        BytesLengthException, InvalidDicomError, struct.error, EOFError, OSError, ValueError, TypeError, KeyError,
+        AttributeError, NotImplementedError, IndexError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
+        raise Corrupt(f"the data set cannot be read: {type(error).__name__}") from error
+
+
+def _names(head: Dataset) -> Names:
     uids = {}
     for tag, name in (
         (_STUDY, "StudyInstanceUID"),
@@ -198,20 +210,13 @@ def _read_head(dataset: BinaryIO, transfer_syntax_uid: str) -> Dataset:
     syntax = UID(transfer_syntax_uid)
     if syntax == DeflatedExplicitVRLittleEndian:
         dataset = BytesIO(_inflate_head(dataset.read()))
-    try:
-        return read_dataset(
-            dataset,
-            is_implicit_VR=syntax == ImplicitVRLittleEndian,
-            is_little_endian=syntax != ExplicitVRBigEndian,
-            stop_when=_after_series_uid,
-            specific_tags=[Tag(tag) for tag in _WANTED],
-        )
-    # pydicom raises whatever the broken bytes lead to; all of it means the same: the header cannot be read
-    except (
-        BytesLengthException, InvalidDicomError, struct.error, EOFError, OSError, ValueError, TypeError, KeyError,
-        AttributeError, NotImplementedError, IndexError, OverflowError, RecursionError,
-    ) as error:  # fmt: skip
-        raise Corrupt(f"the data set cannot be read: {type(error).__name__}") from error
+    return read_dataset(
+        dataset,
+        is_implicit_VR=syntax == ImplicitVRLittleEndian,
+        is_little_endian=syntax != ExplicitVRBigEndian,
+        stop_when=_after_series_uid,
+        specific_tags=[Tag(tag) for tag in _WANTED],
+    )
 
 
 def _after_series_uid(tag: BaseTag, _vr: str | None, _length: int) -> bool:

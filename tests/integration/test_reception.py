@@ -16,7 +16,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from fixtures_net import SR_CLASS, ct_instance, ct_series, encode, report
-from fixtures_reception import Reception, can_echo, is_root, running_reception
+from fixtures_reception import Reception, can_echo, certificates, is_root, running_reception
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import evt
 from pynetdicom.presentation import build_context
@@ -238,34 +238,6 @@ def test_commitment_for_others_holds_what_retention_holds(tmp_path: Path, wait_f
     assert answer is not None
     assert [i.ReferencedSOPInstanceUID for i in answer.ReferencedSOPSequence] == [held.SOPInstanceUID]
     assert [i.FailureReason for i in answer.FailedSOPSequence] == [0x0112, 0x0213, 0x0119, 0x0112]
-
-
-def certificates(folder: Path) -> None:
-    """A small authority, a server and a client certificate of it, and a stranger's."""
-    folder.mkdir()
-
-    def run(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority",
-        "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
-    for name in ("falx", "ct1"):
-        run(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-subj",
-            f"/CN={name}",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-        )
-        run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-            "-out", f"{name}.pem")  # fmt: skip
-    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=stranger",
-        "-keyout", "stranger.key", "-out", "stranger.pem")  # fmt: skip
 
 
 @pytest.mark.needs("openssl", "storescu")

@@ -103,6 +103,16 @@ def test_what_is_put_off_is_not_due_yet(storage: StorageSettings, ledger: Engine
         assert outbox.counts(connection) == {("pacs", "queued"): 1}
 
 
+def test_after_the_clock_was_set_back_nothing_waits_for_the_old_time(storage: StorageSettings, ledger: Engine) -> None:
+    (uid,) = queue_results(storage, ledger, [capture(STUDY)], ["pacs"])
+    with ledger.begin() as connection:
+        in_an_hour, longest = now() + timedelta(hours=1), timedelta(minutes=15)
+        outbox.put_off(connection, deliveries_of(ledger)[uid]["delivery_id"], run_after=in_an_hour)
+        assert outbox.next_batch(connection, "pacs", now()) == []
+        assert len(outbox.next_batch(connection, "pacs", now(), longest)) == 1
+        assert outbox.next_batch(connection, "pacs", in_an_hour - timedelta(minutes=5), longest) == []
+
+
 def test_a_batch_holds_one_study_the_oldest_first(storage: StorageSettings, ledger: Engine) -> None:
     first = queue_results(storage, ledger, [capture("1.2.1"), capture("1.2.1")], ["pacs"])
     queue_results(storage, ledger, [capture("1.2.2")], ["pacs"])
