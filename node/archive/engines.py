@@ -18,45 +18,58 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inference.report_answer import ReportLabels
-from inference.report_labels import ReportLabeller
+from inference.report_labels import SHIPPED_FOLDER, ReportLabeller
 from inference.result import ModelId
+from inference.weights import WrongModel, verify
 from node.errors import Misconfigured, Transient
 
 PIECE_REPORTS = 64
-NICENESS = 10  # relabelling never takes a core from the analysis of a study
 
 
 class LabelEngine(Protocol):
-    """Labels batches of reports."""
+    """Labels batches of reports; opening one raises Misconfigured for a model whose files do not fit its hash."""
 
     workers: int
 
     def model_id(self) -> ModelId:
-        """Which model labels; raise Misconfigured when its files are missing or not those of their hash."""
+        """Which model labels."""
 
     def label(self, texts: Sequence[str], modalities: Sequence[str]) -> list[ReportLabels]:
-        """Label a batch, in order; raise Transient when a worker died."""
+        """Label a batch, in order; raise Transient when a worker died, Misconfigured when its model is another."""
 
     def close(self) -> None:
         """End the workers."""
 
 
+def verified(folder: Path) -> ModelId:
+    """The identity of a model folder, read without loading the model.
+
+    Raises
+    ------
+    Misconfigured
+        When its files are missing or the weights are not those of the hash.
+    """
+    try:
+        return verify(folder).model_id
+    except WrongModel as error:
+        raise Misconfigured(f"the report model cannot be used: {error}") from None
+
+
 @functools.cache
-def _labeller(folder: str) -> ReportLabeller:
-    return ReportLabeller.load(Path(folder) if folder else None)
+def _labeller(folder: str, sha256: str) -> ReportLabeller:
+    labeller = ReportLabeller.load(Path(folder))
+    if labeller.model_id.weights_sha256 != sha256:
+        raise WrongModel(f"{folder} holds another model than the run began with")
+    return labeller
 
 
-def _identify(folder: str) -> ModelId:
-    return _labeller(folder).model_id
+def _label(folder: str, sha256: str, texts: Sequence[str], modalities: Sequence[str]) -> list[ReportLabels]:
+    return _labeller(folder, sha256).label(texts, modalities)
 
 
-def _label(folder: str, texts: Sequence[str], modalities: Sequence[str]) -> list[ReportLabels]:
-    return _labeller(folder).label(texts, modalities)
-
-
-def set_up_worker() -> None:
+def set_up_worker(niceness: int = 0) -> None:
     """One thread a worker; a worker whose parent is killed ends too."""
-    os.nice(NICENESS)
+    os.nice(niceness)
     import torch
 
     torch.set_num_threads(1)
@@ -75,33 +88,27 @@ def _pieces(texts: Sequence[str], modalities: Sequence[str]) -> tuple[list[Seque
     return [texts[s : s + PIECE_REPORTS] for s in starts], [modalities[s : s + PIECE_REPORTS] for s in starts]
 
 
-def _wrong_model(folder: Path | None, error: Exception) -> Misconfigured:
-    return Misconfigured(f"the report model {folder or '(shipped)'} cannot be used: {error}")
-
-
 class LocalEngine:
-    """Worker processes of this machine, one a core unless told otherwise."""
+    """Worker processes of this machine, one a core unless told otherwise; started when there is something to label."""
 
-    def __init__(self, folder: Path | None = None, workers: int = 0) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, workers: int = 0, niceness: int = 0) -> None:
+        self.folder = folder or SHIPPED_FOLDER
+        self._model = verified(self.folder)
         self.workers = workers or os.cpu_count() or 1
-        self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), set_up_worker)
-        self._name = str(folder or "")
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(self.workers, spawn, set_up_worker, (niceness,))
 
     def model_id(self) -> ModelId:
         """Which model labels."""
-        try:
-            return self._pool.submit(_identify, self._name).result()
-        except (FileNotFoundError, ValueError) as error:
-            raise _wrong_model(self.folder, error) from None
-        except BrokenProcessPool:
-            raise Transient("a labelling process died at its start: is there enough memory?") from None
+        return self._model
 
     def label(self, texts: Sequence[str], modalities: Sequence[str]) -> list[ReportLabels]:
         """Label a batch, in order."""
+        work = functools.partial(_label, str(self.folder), self.model_id().weights_sha256)
         try:
-            answers = self._pool.map(functools.partial(_label, self._name), *_pieces(texts, modalities))
-            return [labels for piece in answers for labels in piece]
+            return [labels for piece in self._pool.map(work, *_pieces(texts, modalities)) for labels in piece]
+        except WrongModel as error:
+            raise Misconfigured(str(error)) from None
         except BrokenProcessPool:
             raise Transient("a labelling process died (out of memory?); the next run goes on from here") from None
 
@@ -119,35 +126,32 @@ class RayEngine:
         except ModuleNotFoundError:
             raise Misconfigured("--engine ray needs Ray: pip install 'falx[ray]'") from None
         self._ray = ray
-        self.folder = folder
+        self.folder = folder or SHIPPED_FOLDER
+        self._model = verified(self.folder)
         self._started_here = not ray.is_initialized()
         if self._started_here:
             ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         actor: Any = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(_RayWorker)
-        self._actors = [actor.remote(str(folder or "")) for _ in range(self.workers)]
+        self._actors = [actor.remote() for _ in range(self.workers)]
 
     def model_id(self) -> ModelId:
-        """Which model labels; every worker must hold the same."""
-        try:
-            found = self._ray.get([actor.model_id.remote() for actor in self._actors])
-        except self._ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, FileNotFoundError | ValueError):
-                raise _wrong_model(self.folder, error.cause) from None
-            raise
-        if len(set(found)) != 1:
-            raise Misconfigured(f"the hosts of the Ray cluster hold different report models in {self.folder}")
-        model: ModelId = found[0]
-        return model
+        """Which model labels."""
+        return self._model
 
     def label(self, texts: Sequence[str], modalities: Sequence[str]) -> list[ReportLabels]:
         """Label a batch, in order; Ray restarts a worker that died and repeats its piece."""
         from ray.util import ActorPool
 
-        pool = ActorPool(self._actors)
+        model = (str(self.folder), self.model_id().weights_sha256)
+        pieces: Any = list(zip(*_pieces(texts, modalities), strict=True))
         try:
-            pieces: Any = list(zip(*_pieces(texts, modalities), strict=True))
-            return [labels for piece in pool.map(lambda actor, p: actor.label.remote(*p), pieces) for labels in piece]
+            answers = ActorPool(self._actors).map(lambda actor, piece: actor.label.remote(*model, *piece), pieces)
+            return [labels for piece in answers for labels in piece]
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, WrongModel):  # a host of the cluster holds none, or another one
+                raise Misconfigured(str(error.cause)) from None
+            raise
         except self._ray.exceptions.RayActorError as error:
             raise Transient(f"a labelling worker of the Ray cluster is gone: {type(error).__name__}") from None
 
@@ -162,23 +166,19 @@ class RayEngine:
 class _RayWorker:
     """Holds the model in a process of the cluster."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self.folder = folder
 
-    def model_id(self) -> ModelId:
-        return _identify(self.folder)
-
-    def label(self, texts: Sequence[str], modalities: Sequence[str]) -> list[ReportLabels]:
-        return _label(self.folder, texts, modalities)
+    def label(self, folder: str, sha256: str, texts: Sequence[str], modalities: Sequence[str]) -> list[ReportLabels]:
+        return _label(folder, sha256, texts, modalities)
 
 
-def open_engine(name: str, folder: Path | None = None, workers: int = 0) -> LabelEngine:
+def open_engine(name: str, folder: Path | None = None, workers: int = 0, niceness: int = 0) -> LabelEngine:
     """Open ``local`` or ``ray``; raise Misconfigured for another name."""
     if name == "local":
-        return LocalEngine(folder, workers)
+        return LocalEngine(folder, workers, niceness)
     if name == "ray":
         return RayEngine(folder, workers)
     raise Misconfigured(f"no engine is called {name!r}: local or ray")

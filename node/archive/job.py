@@ -18,7 +18,7 @@ from node.config import ArchiveSettings, Settings
 from node.errors import Transient
 from node.store.database import open_database
 
-SCHEDULED_WORKERS = 0  # all cores, at a low priority
+SCHEDULED_NICENESS = 10  # a scheduled run never takes a core from the analysis of a study
 
 
 def relabel_archive(
@@ -41,7 +41,9 @@ def relabel_archive(
     """
     engine = engine or str(archive.options.get("engine", "local"))
     source = open_source(archive, settings.storage.folder, retrieve)
-    label_engine = open_engine(engine, model_folder(archive), int(archive.options.get("workers", SCHEDULED_WORKERS)))
+    source.check()
+    niceness = SCHEDULED_NICENESS if trigger == "schedule" else 0
+    label_engine = open_engine(engine, model_folder(archive), int(archive.options.get("workers", 0)), niceness)
     try:
         run = Relabelling(settings.storage, labels, ledger, archive.name, source, label_engine).run(
             trigger=trigger, engine_name=engine, progress=progress, stop=stop

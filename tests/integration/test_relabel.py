@@ -144,13 +144,25 @@ def test_a_model_whose_hash_does_not_fit_is_not_used(
     content = bytearray(weights.read_bytes())
     content[-5] ^= 0xFF
     weights.write_bytes(bytes(content))
+    with pytest.raises(Misconfigured, match="damaged"):
+        open_engine("local", folder, 1)
+
+
+def test_a_model_that_is_exchanged_during_a_run_is_not_used(
+    sqlite_archive: Archive,
+    tiny_model: Callable[[int], Path],
+    tmp_path: Path,
+) -> None:
+    folder = shutil.copytree(tiny_model(1), tmp_path / "model")
     engine = open_engine("local", folder, 1)
+    shutil.copytree(tiny_model(2), folder, dirs_exist_ok=True)
+    sqlite_archive.write("a.csv", [("A1", report_text(1))])
     try:
-        with pytest.raises(Misconfigured, match="damaged"):
+        with pytest.raises(Misconfigured, match="another model"):
             sqlite_archive.run(engine=engine)
     finally:
         engine.close()
-    assert sqlite_archive.runs() == []
+    assert sqlite_archive.current() == 0
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_set(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
