@@ -20,7 +20,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelId:
-    """Which weights spoke. ``device_uid`` is derived from the hash, so that each version is a device of its own (IHE AIR)."""
+    """Which weights spoke. The Device UID is derived from the hash: each version is a device of its own (IHE AIR)."""
 
     name: str
     version: str
@@ -39,7 +39,7 @@ class SliceEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One label's answer. ``present`` is None when undetermined; ``probability`` is None when there is no number to give.
+    """One label's answer. ``present`` is None when undetermined, ``probability`` when there is no number to give.
 
     ``slices`` hold every slice in z order (empty for findings without slice evidence); ``calibrated`` says whether the
     probability was calibrated on a validation set or is a bare score.

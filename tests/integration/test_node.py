@@ -67,7 +67,8 @@ def test_a_late_slice_makes_a_new_version_with_predecessor(site: tuple[Node, Ort
     node.send(files[-1:])
     wait_for(lambda: len(node.rows("tasks", study_instance_uid=study)) == 2, LONG_S, "the second version")
     second = answer(node, study)
-    assert (second["version"], second["state"]) == (2, first["state"])
+    assert second["version"] == 2
+    assert {first["state"], second["state"]} <= {"analysed", "undetermined"}
     assert node.rows("tasks", task_id=first["task_id"])[0]["superseded_by"] == second["task_id"]
     old, new = (node.rows("objects", task_id=task["task_id"], role="result")[0] for task in (first, second))
     report = pydicom.dcmread(node.folder / "falx" / new["path"])
