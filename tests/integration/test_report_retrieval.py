@@ -85,7 +85,7 @@ def test_reports_of_a_pacs_are_fetched_once_and_read(tmp_path: Path, orthanc_fac
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.dcm")}
     store(orthanc.port, study(today, "Came late."))
     assert len(read()) == 4
-    assert all(path.stat().st_mtime_ns == at for path, at in times.items()), "nothing is fetched twice"
+    assert all(path.stat().st_mtime_ns == at for path, at in times.items()), "nothing is kept twice"
     assert pydicom.dcmread(next(iter(times))).Modality == "SR"
 
 
