@@ -10,6 +10,7 @@ import logging
 import sys
 import warnings
 
+import pydicom.config
 import structlog
 
 from node.config import LogSettings
@@ -35,6 +36,7 @@ def set_up(settings: LogSettings, role: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(role=role)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings quote values
     for name in ("pydicom", "pynetdicom", "highdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for module in ("pydicom", "pynetdicom", "highdicom"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,19 +77,25 @@ def infer_folder(
     out: Path,
     engine: Analyst,
     models: dict[str, ModelSettings],
+    notes: Mapping[str, str],
     on_series: Callable[[SeriesAnswer], None] = lambda _: None,
 ) -> list[SeriesAnswer]:
     """Answer for every series of a catalog; result objects go to ``out``, one folder a study."""
     answers = []
     for study_uid, members in catalog.studies().items():
-        for answer in _infer_study(study_uid, members, out, engine, models):
+        for answer in _infer_study(study_uid, members, out, engine, models, notes):
             answers.append(answer)
             on_series(answer)
     return answers
 
 
 def _infer_study(
-    study_uid: str, members: Sequence[CatalogSeries], out: Path, engine: Analyst, models: dict[str, ModelSettings]
+    study_uid: str,
+    members: Sequence[CatalogSeries],
+    out: Path,
+    engine: Analyst,
+    models: dict[str, ModelSettings],
+    notes: Mapping[str, str],
 ) -> list[SeriesAnswer]:
     answers = {
         series.series_instance_uid: SeriesAnswer(
@@ -104,7 +110,7 @@ def _infer_study(
     for purpose, model in models.items():
         theirs = [series for series in members if series.headers[0].modality == MODALITIES[purpose]]
         if theirs:
-            _infer_purpose(purpose, model, theirs, answers, out, engine)
+            _infer_purpose(purpose, model, theirs, answers, out, engine, notes[purpose])
     return list(answers.values())
 
 
@@ -115,6 +121,7 @@ def _infer_purpose(
     answers: dict[str, SeriesAnswer],
     out: Path,
     engine: Analyst,
+    note: str,
 ) -> None:
     choice = choose_series([facts_of(series.headers) for series in members], purpose, model.series)
     for candidate in choice.candidates:
@@ -137,7 +144,7 @@ def _infer_purpose(
         answer.seconds = analysis.seconds
     unused = [c for c in choice.candidates if c.series_instance_uid != series.series_instance_uid]
     try:
-        answer.objects = _write(purpose, model, series, analysis, incomplete, unused, out)
+        answer.objects = _write(purpose, model, series, analysis, incomplete, unused, out, note)
     except MixedSources as error:
         answer.state, answer.reason = str(TaskState.FAILED), Reason(code="mixed_sources", text=str(error))
 
@@ -172,6 +179,7 @@ def _write(
     incomplete: bool,
     unused: Sequence[Candidate],
     out: Path,
+    note: str,
 ) -> list[str]:
     sources = read_sources(series.files, analysis.volume)
     contents = [(header.sop_instance_uid, str(analysis.state)) for header in series.headers]
@@ -183,7 +191,7 @@ def _write(
         reason=analysis.reason,
         sources=sources,
         volume=analysis.volume,
-        analysed_at=datetime.now(UTC),
+        analysed_at=datetime.now().astimezone(),
         possibly_incomplete=incomplete,
         unused_series=tuple(
             UnusedSeries(series_instance_uid=c.series_instance_uid, description=c.description, reason=c.reasons[0])
@@ -192,6 +200,8 @@ def _write(
         ),
         predecessor=None,
         profile=DestinationProfile(heatmap_for_negatives=model.heatmap_for_negatives),
+        model_note=note,
+        # each run is a key of its own: the content time differs, and no UID may name two contents
         input_key=input_key(analysis.model, model.operating_point, f"offline {datetime.now(UTC)}", contents),
     )
     paths = []

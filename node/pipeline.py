@@ -50,6 +50,7 @@ class Bench:
     settings: Settings
     ledger: Engine
     engine: Analyst
+    notes: Mapping[str, str]  # purpose -> what the report must say of the model
     shadow_engine: Analyst | None = None
 
     def analyst(self, task: RowMapping) -> Analyst:
@@ -194,12 +195,13 @@ def build(
             reason=analysis.reason,
             sources=headers,
             volume=analysis.volume,
-            analysed_at=at,
+            analysed_at=at.astimezone(),  # content times are read on the wards' clocks
             possibly_incomplete=task["possibly_incomplete"],
             unused_series=_unused(task),
             predecessor=_predecessor(task, bench, profile),
             profile=profile,
             input_key=key,
+            model_note=bench.notes[task["model"]],
         )
         made = [*build_results(request), *_rejections(task, bench, headers[0], profile, analysis.model, at)]
         built += [BuiltObject(profile=profile.id, made=one, content=checked_bytes(one.dataset)) for one in made]
@@ -230,11 +232,13 @@ def _replaced(task: RowMapping, bench: Bench, profile: DestinationProfile) -> Se
 def _predecessor(task: RowMapping, bench: Bench, profile: DestinationProfile) -> Predecessor | None:
     for row in _replaced(task, bench, profile):
         if row["role"] == "result":
+            header = outbox.header_of(bench.settings.storage, row)
             return Predecessor(
                 sop_class_uid=row["sop_class_uid"],
                 sop_instance_uid=row["sop_instance_uid"],
                 series_instance_uid=row["series_instance_uid"],
-                series_description=outbox.series_description(bench.settings.storage, row),
+                series_description=str(header.get("SeriesDescription", "")),
+                series_number=header.get("SeriesNumber"),
             )
     return None
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping
 
 from inference.engine import Engine as InferenceEngine
 from inference.engine import shipped
+from inference.weights import read_metadata
 from node import log
 from node.config import ModelSettings, Settings
 from node.errors import Misconfigured, Transient
@@ -37,6 +38,14 @@ def model_folder(settings: Settings, purpose: str) -> Path:
     return deployed if deployed.exists() else shipped(purpose)
 
 
+def model_note(folder: Path) -> str:
+    """What every report says of a model: trained on synthetic heads, or its own intended use."""
+    metadata = read_metadata(folder)
+    if metadata.training.get("synthetic", True):
+        return "Model trained, and its threshold chosen, on synthetic heads; not on patients."
+    return metadata.intended_use
+
+
 def load_engine(settings: Settings, folders: Mapping[str, Path]) -> InferenceEngine:
     """Load and warm the models; raise Misconfigured when a folder's hash is wrong or the device is absent."""
     models = settings.models
@@ -55,11 +64,13 @@ def load_engine(settings: Settings, folders: Mapping[str, Path]) -> InferenceEng
 def open_bench(settings: Settings) -> Bench:
     """Everything a worker needs, models warm."""
     models = enabled_models(settings)
+    folders = {purpose: model_folder(settings, purpose) for purpose in models}
     shadows = {purpose: model.shadow_folder for purpose, model in models.items() if model.shadow_folder}
     return Bench(
         settings=settings,
         ledger=open_database(settings.storage, "ledger"),
-        engine=load_engine(settings, {purpose: model_folder(settings, purpose) for purpose in models}),
+        engine=load_engine(settings, folders),
+        notes={purpose: model_note(folder) for purpose, folder in folders.items()},
         shadow_engine=load_engine(settings, shadows) if shadows else None,
     )
 

@@ -24,14 +24,16 @@ def infer(
     from node.config import Settings, load
     from node.offline import SeriesAnswer, infer_folder
     from node.output import console, progress, write_json
-    from node.worker import enabled_models, load_engine, model_folder
+    from node.worker import enabled_models, load_engine, model_folder, model_note
 
     settings = load(config) if config else Settings()
     log.set_up(settings.log, "infer")
     out.mkdir(parents=True, exist_ok=True)
     text = console(json)
     models = enabled_models(settings)
-    engine = load_engine(settings, {purpose: model_folder(settings, purpose) for purpose in models})
+    folders = {purpose: model_folder(settings, purpose) for purpose in models}
+    engine = load_engine(settings, folders)
+    notes = {purpose: model_note(where) for purpose, where in folders.items()}
     with progress() as bar:
         reading = bar.add_task("reading headers", total=None)
         catalog = scan(folder, lambda _: bar.advance(reading))
@@ -46,7 +48,7 @@ def infer(
                 f"{answer.state:13} {answer.modality:3} {answer.series_instance_uid}  {number} {why}", highlight=False
             )
 
-        answers = infer_folder(catalog, out, engine, models, show)
+        answers = infer_folder(catalog, out, engine, models, notes, show)
     for left in catalog.left_out:
         text.print(f"left out      {left.path}: {left.reason.text}", highlight=False)
     text.print("RESEARCH USE ONLY. Shipped models were trained on synthetic heads.")

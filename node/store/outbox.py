@@ -104,10 +104,9 @@ def _write(folder: Path, path: PurePosixPath, content: bytes) -> None:
         sync_folder(parent)
 
 
-def series_description(storage: StorageSettings, row: RowMapping) -> str:
-    """Return the Series Description of a stored object."""
-    with (storage.folder / row["path"]).open("rb") as file:
-        return str(pydicom.dcmread(file, specific_tags=["SeriesDescription"]).get("SeriesDescription", ""))
+def header_of(storage: StorageSettings, row: RowMapping) -> Dataset:
+    """Return the header of a stored object, without its pixels."""
+    return pydicom.dcmread(storage.folder / row["path"], stop_before_pixels=True)
 
 
 def objects_of(connection: Connection, task_id: int, profile: str | None = None) -> Sequence[RowMapping]:
