@@ -71,7 +71,7 @@ def blob(
 
 
 def acute_stroke(scene: Scene, rng: np.random.Generator) -> None:
-    """Swollen, moderately bright tissue: cortical and wedge-like, or a lacune-sized one in nuclei, pons, white matter."""
+    """Swollen, bright tissue: cortical and wedge-like, or a lacune-sized one in nuclei, pons, white matter."""
     where = rng.random()
     if where < 0.6:
         centre = scene.site(rng, lambda d, ras: (d["cavity"] > -24) & (d["cavity"] < -6) & (d["brain"] > 0.4))
@@ -310,7 +310,7 @@ def white_matter_inflammation(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def encephalomalacia(scene: Scene, rng: np.random.Generator) -> None:
-    """A fluid-filled defect with a gliotic rim: old territorial infarct, contusion, resection, or a large old lacune."""
+    """A fluid-filled defect with a gliotic rim: old infarct, contusion, resection, or a large old lacune."""
     if rng.random() < 0.3:
         centre = scene.site(rng, lambda d, ras: (d["deep_grey"] < 6) & (d["brain"] > 0.6))
         radius = float(rng.uniform(3.0, 9))

@@ -94,8 +94,8 @@ class Scene:
 
 
 def mixture_of(brightness: float) -> dict[str, float]:
-    """A lesion between grey matter (0) and fluid (1): on T2, gliosis, oedema and plaques outshine the cortex."""
-    return {"grey": 1.0 - brightness, "csf": brightness}
+    """A lesion between cortex and fluid (1), a fifth of the way at least: on T2 oedema and gliosis outshine cortex."""
+    return {"grey": 0.8 * (1.0 - brightness), "csf": 0.2 + 0.8 * brightness}
 
 
 def compose(rng: np.random.Generator, head: Head) -> Scene:
