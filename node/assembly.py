@@ -126,8 +126,10 @@ class Assembly:
         if held != row["instances"]:
             since = time.monotonic() - max(0.0, min((at - row["last_received_at"]).total_seconds(), 1.0))
             self._unchanged_since[uid] = (row["instances"], since)
+        listed = intake.announced(self._intake, uid)
         view = SeriesView(
             headers=headers,
+            announced_complete=bool(listed) and listed <= set(self._headers_of(uid)),
             first_received_at=row["first_received_at"],
             last_received_at=row["last_received_at"],
             last_completed_at=row["completed_at"],

@@ -42,6 +42,7 @@ def statement(settings: Settings) -> str:
         _overview(),
         _reception(settings),
         _commitment(settings),
+        _announcements(),
         _security(settings),
         *[_destination(settings, destination) for destination in settings.destinations],
         _objects(),
@@ -96,6 +97,16 @@ def _commitment(settings: Settings) -> list[str]:
         "As SCU, falx asks for commitment of every result it sends; it accepts N-EVENT-REPORT on the same association",
         "or on a new one opened by the destination (SCP/SCU role selection).",
         as_scp,
+        "",
+    ]
+
+
+def _announcements() -> list[str]:
+    return [
+        "## Modality Performed Procedure Step, Instance Availability Notification (SCP)",
+        "",
+        "N-CREATE and N-SET are accepted from allowed callers and only read: a series counts as complete once every",
+        "instance that a completed step or a notification lists is held. Procedure steps are not kept.",
         "",
     ]
 

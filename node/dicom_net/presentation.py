@@ -15,9 +15,10 @@ from pydicom.uid import (
 from pynetdicom.presentation import PresentationContext, build_context
 
 from node.dicom_net.callers import Permission
-from node.dicom_net.uids import STORAGE_COMMITMENT, VERIFICATION
+from node.dicom_net.uids import INSTANCE_AVAILABILITY, PERFORMED_STEP, STORAGE_COMMITMENT, VERIFICATION
 from node.store import part10
 
+ANNOUNCERS = (PERFORMED_STEP, INSTANCE_AVAILABILITY)
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 _DICOM_ROOT = "1.2.840.10008."
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -39,6 +40,8 @@ def accepted_contexts(proposed: Sequence[PresentationContext], granted: Permissi
             if abstract == STORAGE_COMMITMENT:
                 context.scu_role = context.scp_role = True
             contexts.append(context)
+        elif granted is Permission.EVERYTHING and abstract in ANNOUNCERS:
+            contexts.append(build_context(abstract, list(UNCOMPRESSED)))
         elif granted is Permission.EVERYTHING and is_storage(abstract):
             plain = [syntax for syntax in UNCOMPRESSED if syntax in syntaxes]
             packed = [syntax for syntax in syntaxes if syntax not in plain and syntax.is_transfer_syntax]

@@ -25,6 +25,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from node.config import Settings
 from node.dicom_net import callers, tls
 from node.dicom_net.acceptor import Server, quiet_library
+from node.dicom_net.announcements import Announcements
 from node.dicom_net.callers import Permission
 from node.dicom_net.commitment_scp import CommitmentScp, read_report
 from node.dicom_net.presentation import accepted_contexts
@@ -120,6 +121,7 @@ class StorageScp:
         self._settings = settings
         self._writer = writer
         self._commitment = CommitmentScp(settings, writer.engine)
+        self._announcements = Announcements(writer)
 
     @property
     def handlers(self) -> list[tuple[Any, ...]]:
@@ -130,6 +132,8 @@ class StorageScp:
             (evt.EVT_C_STORE, self.on_store),
             (evt.EVT_N_EVENT_REPORT, self.on_event_report),
             (evt.EVT_N_ACTION, self.on_action),
+            (evt.EVT_N_CREATE, self._announcements.on_create),
+            (evt.EVT_N_SET, self._announcements.on_set),
         ]
 
     def on_requested(self, event: evt.Event) -> None:

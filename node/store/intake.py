@@ -104,6 +104,15 @@ def commitment_events_after(engine: Engine, event_id: int, limit: int = 1000) ->
         return [CommitmentEvent(**row._mapping) for row in connection.execute(query)]
 
 
+def announced(engine: Engine, series_instance_uid: str) -> frozenset[str]:
+    """Return the SOP Instance UIDs that MPPS or IAN said a series has; empty when nobody said anything."""
+    query = select(tables.announcements.c.instances).where(
+        tables.announcements.c.series_instance_uid == series_instance_uid
+    )
+    with reading(engine) as connection:
+        return frozenset(uid for listed in connection.scalars(query) for uid in listed)
+
+
 def request_purge(engine: Engine, study_instance_uid: str, *, up_to_seq: int, at: datetime) -> None:
     """Ask reception to delete a study's instances up to ``up_to_seq``, files and rows; later ones stay."""
     with engine.begin() as connection:

@@ -77,6 +77,18 @@ commitment_events = Table(
     sqlite_autoincrement=True,
 )
 
+announcements = Table(
+    "announcements",
+    metadata,
+    Column("announcement_id", Integer, primary_key=True, autoincrement=True),
+    Column("series_instance_uid", String(64), nullable=False, index=True),
+    Column("instances", JSON, nullable=False),  # SOP Instance UIDs that the series is said to have
+    Column("source", String(8), nullable=False),  # MPPS | IAN
+    Column("calling_ae", String(16), nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 purge_requests = Table(
     "purge_requests",
     metadata,

@@ -170,6 +170,19 @@ class IntakeWriter:
         }
         self._do(lambda connection, _group: connection.execute(insert(tables.commitment_events).values(**values)))
 
+    def record_announcement(
+        self, *, series_instance_uid: str, instances: Sequence[str], source: str, calling_ae: str, at: datetime
+    ) -> None:
+        """Record which instances an MPPS or IAN says a series has; return once it is durable."""
+        values = {
+            "series_instance_uid": series_instance_uid,
+            "instances": list(instances),
+            "source": source,
+            "calling_ae": calling_ae,
+            "received_at": at,
+        }
+        self._do(lambda connection, _group: connection.execute(insert(tables.announcements).values(**values)))
+
     def association_closed(self, association: str) -> None:
         """Note that an association on which something was stored has ended; does not wait."""
 
