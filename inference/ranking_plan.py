@@ -16,6 +16,7 @@ from inference.ranking import Scale
 
 RANDOM_SHARE = 1 / 8
 BATCH_SIZE = 8
+NEED_WEIGHT = 10.0  # three views of 24 slices then take 9 to 10 batches instead of 11; the order is no worse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def _gain(
         return np.asarray(1.0 + np.clip(need, 0, None) + noise)
     variance = scale.errors**2 + scale.errors[seed] ** 2
     overlap = np.exp(-((scale.scores - scale.scores[seed]) ** 2) / (2 * variance))
-    wanted = 1.0 + np.clip(need, 0, None)
+    wanted = 1.0 + NEED_WEIGHT * np.clip(need, 0, None)
     return np.asarray(overlap * scale.errors * wanted * (0.9 + 0.2 * noise) * 0.5 ** np.minimum(progress.mine, 4))
 
 

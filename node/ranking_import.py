@@ -13,7 +13,7 @@ import secrets
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from node.config import StorageSettings
 from node.errors import Rejected
@@ -167,7 +167,7 @@ def _window(ds: Dataset, values: npt.NDArray[np.float64]) -> tuple[float, float]
     return float(low + high) / 2, max(float(high - low), 1.0)
 
 
-def read_slice(storage: StorageSettings, row: Mapping[str, Any]) -> npt.NDArray[np.int16]:
+def read_slice(storage: StorageSettings, row: RowMapping) -> npt.NDArray[np.int16]:
     """The int16 values ``[row, column]`` of a project's slice."""
     content = zlib.decompress((storage.folder / row["path"]).read_bytes())
     return np.frombuffer(content, dtype="<i2").reshape(row["rows"], row["columns"])

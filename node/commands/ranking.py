@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from node.commands import slices
 from node.errors import Misconfigured, Rejected
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ Json = Annotated[str, typer.Option("--json", help="write JSON here; - is standar
 def register(app: typer.Typer) -> None:
     """Add this group's subcommands to ``falx``."""
     app.add_typer(rank_app, name="rank")
+    slices.register()
 
 
 @rank_app.command()
@@ -74,7 +76,7 @@ def status(name: str, config: Config = Path("config.yaml"), json_file: Json = "-
     _, engine = _open(config)
     with reading(engine) as connection:
         project = rankings.project_named(connection, name)
-        state = standing(connection, project, project["slices"])
+        state = standing(connection, project)
         numbers = figures(project, state, "")
     numbers["rater_weights"] = state.scale.rater_weights
     numbers["agreement"] = agreement(state, {}, max(1, len(project["classes"])))
@@ -115,12 +117,12 @@ def export(
 def simulate(
     json_file: Annotated[str, typer.Option("--json", help="write the result here; - is standard output")],
     seeds: Annotated[int, typer.Option(min=1)] = 5,
-    slices: Annotated[int, typer.Option(min=200, help="slices to be labelled")] = 3320,
+    labelled: Annotated[int, typer.Option("--slices", min=200, help="slices to be labelled")] = 3320,
 ) -> None:
     """Play the reader study: ranking by eights against one at a time, five hours each, on synthetic heads."""
     from inference.training.rank_simulation import simulate as play
 
-    _write_json(json_file, play(seeds=seeds, slices=slices, say=lambda words: typer.echo(words, err=True)))
+    _write_json(json_file, play(seeds=seeds, slices=labelled, say=lambda words: typer.echo(words, err=True)))
 
 
 def _open(config: Path) -> tuple[Settings, Engine]:

@@ -177,9 +177,18 @@ def reopen_last(connection: Connection, project_id: int, rater: str, mode: str, 
     return open_batch(connection, project_id, rater, mode)
 
 
-def finished(connection: Connection, project_id: int) -> Sequence[RowMapping]:
-    """Submitted and skipped batches of a project, in order of submission."""
-    query = select(batches).where(batches.c.project_id == project_id, batches.c.state != OPEN)
+def submitted_stamps(connection: Connection, project_id: int) -> dict[int, datetime]:
+    """When each submitted batch of a project was submitted: what has to be read anew can be told from it."""
+    query = select(batches.c.batch_id, batches.c.submitted_at)
+    rows = connection.execute(query.where(batches.c.project_id == project_id, batches.c.state == SUBMITTED))
+    return {row.batch_id: row.submitted_at for row in rows}
+
+
+def submitted(connection: Connection, project_id: int, ids: Iterable[int] | None = None) -> Sequence[RowMapping]:
+    """Submitted batches of a project in order of submission; all, or those asked for."""
+    query = select(batches).where(batches.c.project_id == project_id, batches.c.state == SUBMITTED)
+    if ids is not None:
+        query = query.where(batches.c.batch_id.in_(list(ids)))
     return connection.execute(query.order_by(batches.c.submitted_at, batches.c.batch_id)).mappings().all()
 
 

@@ -13,11 +13,11 @@ from starlette.responses import Response
 
 from node.config import Settings
 from node.errors import Rejected
-from node.web import cuts, health, labelling, oidc, ranking, signin, study, worklist
+from node.web import cuts, health, labelling, monitoring, oidc, ranking, signin, study, worklist
 from node.web.resources import HERE, open_resources, page
 from node.web.security import current_session, guard
 
-ROUTERS = (health.router, signin.router, worklist.router, study.router, ranking.router, cuts.router, labelling.router)
+PAGES = (health, signin, worklist, study, ranking, cuts, labelling, monitoring)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -25,8 +25,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="falx", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.resources = open_resources(settings)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for router in ROUTERS:
-        app.include_router(router)
+    for module in PAGES:
+        app.include_router(module.router)
     oidc.install(app, settings.web)
     app.middleware("http")(guard)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)

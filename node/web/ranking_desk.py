@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,10 @@ from inference.ranking import Ranking, Scale, fit_scale
 from inference.ranking_plan import Progress, StopRule, is_enough, next_batch, views_missing
 from node.store import rankings
 from node.store.database import now, reading
-from node.store.rankings import SUBMITTED, Arrangement
+from node.store.rankings import Arrangement
 
 FIT_AT_ONCE_UP_TO = 300
+REFIT_SHARE = 500  # a large project is fitted anew after so many batches: its slices divided by this
 SECONDS_A_BATCH = {"rank": 14.4, "single": 5.4}  # until there are times of our own (Zaman 2023)
 REPEAT_DISTANCE = 4  # batches between a batch and its hidden repeat
 
@@ -32,18 +33,30 @@ class Standing:
     """A project's submitted work at one revision; arrays have one entry a slice."""
 
     revision: int
-    rankings: tuple[Ranking, ...]
+    stamps: Mapping[int, datetime]  # of the batches that are in here
     batches: tuple[RowMapping, ...]
-    views: npt.NDArray[np.int64]
+    rankings: tuple[Ranking, ...]
     views_by: Mapping[str, npt.NDArray[np.int64]]
     singles_by: Mapping[str, npt.NDArray[np.int64]]  # class of each slice by rater, -1: not labelled
-    excluded: npt.NDArray[np.bool_]
+    shown: npt.NDArray[np.int64]
+    artefacts: npt.NDArray[np.int64]
     scale: Scale
+    fitted: int  # rankings that the scale knows
+
+    @property
+    def views(self) -> npt.NDArray[np.int64]:
+        """How often each slice was ranked, hidden repeats left out."""
+        return np.asarray(np.sum([np.zeros_like(self.shown), *self.views_by.values()], axis=0))
+
+    @property
+    def excluded(self) -> npt.NDArray[np.bool_]:
+        """Slices that more than half of those who saw them called artefacts."""
+        return np.asarray(self.artefacts > self.shown / 2)
 
     @property
     def labelled(self) -> npt.NDArray[np.bool_]:
         """Which slices somebody has given a class, one at a time."""
-        rows = [np.zeros(len(self.views), dtype=bool), *(classes >= 0 for classes in self.singles_by.values())]
+        rows = [np.zeros(len(self.shown), dtype=bool), *(classes >= 0 for classes in self.singles_by.values())]
         return np.asarray(np.any(rows, axis=0))
 
     def progress(self, rater: str, available: npt.NDArray[np.bool_]) -> Progress:
@@ -54,36 +67,65 @@ class Standing:
         return Progress(views=self.views, raters=raters, mine=mine, available=available)
 
 
-def standing(connection: Connection, project: RowMapping, number: int, scale: Scale | None = None) -> Standing:
-    """Read a project's work; the scale is fitted when none is given. Hidden repeats count for agreement alone."""
+def standing(connection: Connection, project: RowMapping, known: Standing | None = None) -> Standing:
+    """Read a project's work and fit its scale; of a large project with ``known`` work only what is new is read."""
+    number = project["slices"]
+    stamps = rankings.submitted_stamps(connection, project["project_id"])
+    if known is None or not known.stamps.items() <= stamps.items():  # something was taken back
+        known, fresh = _nothing(number), rankings.submitted(connection, project["project_id"])
+    else:
+        new = stamps.keys() - known.stamps.keys()
+        fresh = rankings.submitted(connection, project["project_id"], new) if new else ()
     revision = rankings.revision_of(connection, project["project_id"])
-    batches = tuple(row for row in rankings.finished(connection, project["project_id"]) if row["state"] == SUBMITTED)
-    views_by: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros(number, dtype=np.int64))
-    singles_by: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.full(number, -1, dtype=np.int64))
-    shown, artefacts = np.zeros(number), np.zeros(number)
-    orders = []
-    for row in batches:
-        arrangement = Arrangement.of(row["arrangement"])
+    grown = _with_batches(replace(known, revision=revision, stamps=stamps), fresh)
+    if number > FIT_AT_ONCE_UP_TO and known.fitted:
+        return grown
+    return replace(grown, scale=fit_scale(grown.rankings, number), fitted=len(grown.rankings))
+
+
+def _nothing(number: int) -> Standing:
+    zeros = np.zeros(number, dtype=np.int64)
+    return Standing(
+        revision=-1,
+        stamps={},
+        batches=(),
+        rankings=(),
+        views_by={},
+        singles_by={},
+        shown=zeros,
+        artefacts=zeros,
+        scale=fit_scale((), number),
+        fitted=0,
+    )
+
+
+def _with_batches(state: Standing, rows: Sequence[RowMapping]) -> Standing:
+    """Add submitted batches. Hidden repeats count for agreement alone."""
+    views_by = {rater: views.copy() for rater, views in state.views_by.items()}
+    singles_by = {rater: classes.copy() for rater, classes in state.singles_by.items()}
+    shown, artefacts = state.shown.copy(), state.artefacts.copy()
+    orders = list(state.rankings)
+    for row in rows:
+        arrangement, rater = Arrangement.of(row["arrangement"]), row["rater"]
         items = list(arrangement.order)
         shown[items] += 1
         artefacts[list(arrangement.artefacts)] += 1
+        if row["repeat_of"] is not None:
+            continue
         if row["mode"] == "single":
-            if arrangement.answer is not None and row["repeat_of"] is None:
-                singles_by[row["rater"]][items] = arrangement.answer
-        elif row["repeat_of"] is None:
-            views_by[row["rater"]][items] += 1
-            orders.append(_ranking(row["rater"], arrangement))
-    excluded = artefacts > shown / 2
-    kept = tuple(order for order in orders if len(order.items) > 1)
-    return Standing(
-        revision=revision,
-        rankings=kept,
-        batches=batches,
-        views=np.sum(list(views_by.values()), axis=0) if views_by else np.zeros(number, dtype=np.int64),
-        views_by=dict(views_by),
-        singles_by=dict(singles_by),
-        excluded=excluded,
-        scale=scale or fit_scale(kept, number),
+            classes = singles_by.setdefault(rater, np.full(len(shown), -1, dtype=np.int64))
+            classes[items] = -1 if arrangement.answer is None else arrangement.answer
+        else:
+            views_by.setdefault(rater, np.zeros_like(shown))[items] += 1
+            orders += [one for one in (_ranking(rater, arrangement),) if len(one.items) > 1]
+    return replace(
+        state,
+        batches=(*state.batches, *rows),
+        rankings=tuple(orders),
+        views_by=views_by,
+        singles_by=singles_by,
+        shown=shown,
+        artefacts=artefacts,
     )
 
 
@@ -97,17 +139,15 @@ class RankingDesk:
         self._fitting: set[int] = set()
 
     def standing(self, project: RowMapping) -> Standing:
-        """The project's work now. Of a large project the scale may be a few seconds behind."""
+        """The project's work now. Of a large project the scale may be a few batches behind."""
+        key = project["project_id"]
         with self._lock, reading(self._engine) as connection:
-            known = self._standings.get(project["project_id"])
-            if known and known.revision == rankings.revision_of(connection, project["project_id"]):
+            known = self._standings.get(key)
+            if known and known.revision == rankings.revision_of(connection, key):
                 return known
-            small = project["slices"] <= FIT_AT_ONCE_UP_TO or known is None
-            old_scale = known.scale if known and not small else None
-            fresh = standing(connection, project, project["slices"], old_scale)
-            self._standings[project["project_id"]] = fresh
-        if not small:
-            self._fit_later(project["project_id"])
+            fresh = self._standings[key] = standing(connection, project, known)
+        if len(fresh.rankings) - fresh.fitted >= max(1, project["slices"] // REFIT_SHARE):
+            self._fit_later(key)
         return fresh
 
     def batch_for(self, project: RowMapping, rater: str, mode: str) -> RowMapping | None:
@@ -160,9 +200,10 @@ class RankingDesk:
     def _fit(self, project_id: int) -> None:
         try:
             state = self._standings[project_id]
-            scale = fit_scale(state.rankings, len(state.views), state.scale.scores)
+            scale = fit_scale(state.rankings, len(state.shown), state.scale.scores)
             with self._lock:
-                self._standings[project_id] = replace(self._standings[project_id], scale=scale)
+                newest = self._standings[project_id]
+                self._standings[project_id] = replace(newest, scale=scale, fitted=len(state.rankings))
         finally:
             with self._lock:
                 self._fitting.discard(project_id)

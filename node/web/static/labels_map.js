@@ -41,7 +41,8 @@ export class ReportMap {
     const context = canvas.getContext("2d");
     context.scale(devicePixelRatio, devicePixelRatio);
     const style = getComputedStyle(canvas);
-    const colours = { 1: style.getPropertyValue("--present"), 0: style.getPropertyValue("--absent"), "?": style.getPropertyValue("--open") };
+    const colour = (name) => getComputedStyle(document.querySelector(`.key.${name}`)).color; // as the theme resolves it
+    const colours = { 1: colour("present"), 0: colour("absent"), "?": colour("undecided") };
     for (const point of this.points) {
       const [x, y] = this.#at(point);
       context.beginPath();

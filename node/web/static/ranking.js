@@ -20,13 +20,15 @@ async function open() {
 }
 
 async function show(answer) {
-  showProgress(answer.progress);
   document.getElementById("nothing").hidden = answer.batch !== null;
   for (const id of ["row", "actions", "large"]) document.getElementById(id).hidden = answer.batch === null;
   batch = answer.batch === null ? null : new Batch(answer.batch, answer.arrangement);
-  if (!batch) return;
-  await tiles.open(answer.tiles);
-  refresh();
+  if (batch) {
+    await tiles.open(answer.tiles);
+    refresh();
+  }
+  busy = false;
+  showProgress(answer.progress);
 }
 
 function showProgress(now) {

@@ -116,7 +116,7 @@ def test_two_raters_recover_the_order(
         submit(windows[turn % 2])
         turn += 1
         with reading(engine) as connection:
-            state = standing(connection, rankings.project_named(connection, "levels"), SLICES)
+            state = standing(connection, rankings.project_named(connection, "levels"))
         if (state.views >= 3).all():
             break
         assert turn < 30
@@ -182,7 +182,7 @@ def test_one_at_a_time(project: Any, browse: Callable[..., Page], keep_pictures:
     window.keyboard.press("u")
     expect(window.locator("#progress")).to_contain_text("2 of 24 labels")
     with reading(engine) as connection:
-        rows = rankings.finished(connection, 1)
+        rows = rankings.submitted(connection, 1)
     assert [row["arrangement"]["answer"] for row in rows] == [1, 2]
 
 
@@ -278,9 +278,9 @@ def test_hidden_repeats_come_and_are_not_told(project: Any) -> None:
             )
             rankings.close_batch(connection, kept, rankings.SUBMITTED, batch["updated_at"])
     with reading(engine) as connection:
-        done = rankings.finished(connection, 1)
+        done = rankings.submitted(connection, 1)
         repeats = [one for one in done if one["repeat_of"] is not None]
-        state = standing(connection, row, SLICES)
+        state = standing(connection, row)
     assert repeats
     assert set(repeats[0]["items"]) == set(
         next(one for one in done if one["batch_id"] == repeats[0]["repeat_of"])["items"]
