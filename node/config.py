@@ -131,7 +131,7 @@ class ModelsSettings(Section):
     workers: int = Field(default=1, ge=1, le=64)
     threads: int = Field(default=0, ge=0, description="CPU threads a worker; 0: all cores shared out")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["local", "ray"] = "local"
+    studies_at_once: int = Field(default=2, ge=1, le=32, description="studies a worker has in hand; batched together")
 
 
 class DestinationSettings(Section):

@@ -13,6 +13,7 @@ from inference.engine import Engine as InferenceEngine
 from inference.engine import shipped
 from inference.weights import read_metadata
 from node import log
+from node.batching import Batcher
 from node.config import ModelSettings, Settings
 from node.errors import Misconfigured, Transient
 from node.pipeline import RETRY, Bench, run_task
@@ -69,25 +70,36 @@ def open_bench(settings: Settings) -> Bench:
     return Bench(
         settings=settings,
         ledger=open_database(settings.storage, "ledger"),
-        engine=load_engine(settings, folders),
+        engine=Batcher(load_engine(settings, folders)),
         notes={purpose: model_note(folder) for purpose, folder in folders.items()},
-        shadow_engine=load_engine(settings, shadows) if shadows else None,
+        shadow_engine=Batcher(load_engine(settings, shadows)) if shadows else None,
     )
 
 
 def run_worker(settings: Settings, name: str, stop: threading.Event) -> None:
-    """Answer tasks until ``stop``; the task in hand is finished first."""
+    """Answer tasks until ``stop``; the tasks in hand are finished first."""
     bench = open_bench(settings)
     with bench.ledger.begin() as connection:
         ledger.release_claims(connection, name)  # of a predecessor that was killed
     log.get().info("worker_ready", worker=name)
+    hands = [
+        threading.Thread(target=_answer_tasks, args=(bench, f"{name}#{number}", stop), name=f"study-{number}")
+        for number in range(settings.models.studies_at_once)
+    ]
+    for hand in hands:
+        hand.start()
+    for hand in hands:
+        hand.join()
+
+
+def _answer_tasks(bench: Bench, name: str, stop: threading.Event) -> None:
     while not stop.is_set():
         with bench.ledger.begin() as connection:
             task = ledger.claim_task(connection, name, now())
         if task is None:
             stop.wait(IDLE_S)
-            continue
-        answer(task, bench)
+        else:
+            answer(task, bench)
 
 
 def answer(task: RowMapping, bench: Bench) -> None:
