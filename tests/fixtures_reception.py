@@ -109,7 +109,7 @@ def running_reception(folder: Path, *, wait: bool = True, **sections: Any) -> It
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(180)
 
 
 def _wait_until_listening(running: Reception) -> None:
