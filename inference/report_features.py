@@ -17,7 +17,7 @@ Ints = npt.NDArray[np.int64]
 
 N_FINDING_CUES = 9
 N_KEYWORDS = 2 * N_FINDING_CUES
-_MAX_WORDS = 400_000
+_MAX_WORDS = 150_000
 """Words kept before the table starts afresh: garbage in an archive must not fill the memory."""
 
 SECTIONS: tuple[tuple[str, str], ...] = (

@@ -46,7 +46,7 @@ def known_words() -> frozenset[str]:
     return frozenset(WORDS_FILE.read_text(encoding="utf-8").split())
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=100_000)
 def _bits(word: str) -> int:
     if not word[0].isalpha():
         return 0

@@ -16,6 +16,7 @@ PHRASES_FOLDER = Path(__file__).parent / "report_phrases"
 
 _SLOTS_BESIDE_THEIR_PHRASES = {
     "neutral": ("hx",),
+    "mass": ("tumour",),
     "vascular": ("vessel", "bifurcation"),
     "plain": ("part", "vesselpart", "outside", "who", "thing", "name"),
 }

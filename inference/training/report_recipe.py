@@ -20,7 +20,7 @@ import torch
 from inference.calibration import Calibration, fit_platt, sigmoid
 from inference.labels import REPORT_LABELS
 from inference.report_net import ReportNet
-from inference.report_scoring import LabelPoint
+from inference.report_scoring import LabelPoint, compact_members
 from inference.training.report_evaluation import as_json, evaluate, length_bias, mean_auc
 from inference.training.report_fit import (
     Example,
@@ -160,13 +160,18 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=2)
     parser.add_argument("--reports", type=int, default=FitSettings().reports)
     parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--start", type=Path, help="model folder to train further; default: from nothing")
+    parser.add_argument("--learning-rate", type=float, default=FitSettings().learning_rate)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    starts = compact_members(options.start) if options.start else [new_net(n + 1) for n in range(options.members)]
     members = []
-    for seed in range(1, options.members + 1):
-        settings = FitSettings(reports=options.reports, seed=seed)
-        examples = synthetic_examples(options.reports, seed * 10_000_000)
-        members.append(fit(new_net(seed), examples, settings, lambda step, loss: print(f"step {step} loss {loss:.3f}")))
+    for seed, net in enumerate(starts, start=1):
+        settings = FitSettings(reports=options.reports, seed=seed, learning_rate=options.learning_rate)
+        examples = synthetic_examples(options.reports, (seed + (100 if options.start else 0)) * 10_000_000)
+        members.append(
+            fit(net, examples, settings, lambda step, loss: print(f"step {step} loss {loss:.3f}", flush=True))
+        )
     record = build(options.out, members, options.dev, version=options.version, reports=options.reports)
     print(json.dumps(record, indent=2))
 

@@ -84,7 +84,10 @@ def affirm(draft: Draft, stem: str) -> Line:
         text = grammar.line(stem, "say")
     else:
         noun = grammar.line(stem, "np")
-        if kind < 0.84 or not draft.negative:
+        if kind > 0.96 and draft.negative:
+            rival = grammar.line(rng.choice(draft.negative), "np")
+            text = grammar.line("frames", "prefer", x=noun, y=rival)
+        elif kind < 0.84 or not draft.negative:
             text = grammar.line("frames", "affirm", x=noun)
         else:
             stems = rng.sample(draft.negative, k=min(len(draft.negative), rng.choice((1, 1, 2, 3))))
@@ -132,6 +135,8 @@ def write_negatives(draft: Draft) -> None:
         if rng.random() < 0.035:
             section = rng.choice(("doubt", "doubt", "past"))
             draft.findings.append(Line(stop(capital(grammar.line("frames", section, xs=grammar.line(stem, "neg"))))))
+        if rng.random() < 0.015:
+            draft.findings.append(Line(stop(capital(grammar.line("frames", "earlier", x=grammar.line(stem, "np"))))))
 
 
 def write_open_question(draft: Draft) -> None:
