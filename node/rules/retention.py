@@ -47,7 +47,7 @@ def purgeable(study: StoredStudy, now: datetime, settings: StorageSettings, low_
     ``low_space`` (free space below ``purge_below_free_mb``) lifts the age limits, never the need for confirmation.
     A clock that was set back makes everything look young: nothing is deleted early.
     """
-    obstacle = _obstacle(study)
+    obstacle = _obstacle(study, now)
     if obstacle:
         return Purge(instances=False, objects=False, why=obstacle)
     keep_days = settings.keep_received_days if study.for_analysis else settings.keep_unanalysed_days
@@ -63,8 +63,11 @@ def purgeable(study: StoredStudy, now: datetime, settings: StorageSettings, low_
     return Purge(instances=old or low_space, objects=objects_old, why=why)
 
 
-def _obstacle(study: StoredStudy) -> str:
-    """What forbids deletion at any age, or ""."""
+def _obstacle(study: StoredStudy, now: datetime) -> str:
+    """What forbids deletion at any age, or "".
+
+    A study that is still without a task after a day will never get one: its model is switched off.
+    """
     if study.held:
         return "held for a person to look at"
     if not study.for_analysis:
@@ -72,7 +75,7 @@ def _obstacle(study: StoredStudy) -> str:
     unconfirmed = sum(state is not DeliveryState.CONFIRMED for state in study.deliveries)
     obstacles = {
         "still being received": any(state is not SeriesState.COMPLETE for state in study.series),
-        "not yet judged": not study.tasks,
+        "not yet judged": not study.tasks and now - study.last_received_at < timedelta(days=1),
         "waits for analysis": TaskState.WAITING in study.tasks,
         "analysis failed; `falx retry` repeats it": TaskState.FAILED in study.tasks,
         f"{unconfirmed} deliveries not confirmed": unconfirmed > 0,

@@ -59,7 +59,8 @@ def test_no_answer_is_not_an_all_clear() -> None:
         (replace(DONE, deliveries=(DeliveryState.CONFIRMED, DeliveryState.SENT)), True, False, False, "1 deliveries"),
         (replace(DONE, deliveries=(DeliveryState.DEAD,)), True, False, False, "not confirmed"),
         (replace(DONE, tasks=(TaskState.ANALYSED, TaskState.WAITING)), True, False, False, "waits"),
-        (replace(DONE, tasks=()), True, False, False, "not yet judged"),
+        (replace(DONE, tasks=(), last_received_at=NOW - timedelta(hours=23)), True, False, False, "not yet judged"),
+        (replace(DONE, tasks=(), deliveries=()), False, True, False, "older than 7 days"),  # its model is switched off
         (replace(DONE, tasks=(TaskState.FAILED,)), True, False, False, "falx retry"),
         (replace(DONE, series=(SeriesState.COMPLETE, SeriesState.RECEIVING)), True, False, False, "received"),
         (replace(DONE, held=True), True, False, False, "held"),
