@@ -1,6 +1,6 @@
 """How fast and in how much memory `falx relabel` labels an archive: the whole command, reading and storing included.
 
-    python benchmarks/relabel_archive.py --reports 500000 --json result.json
+    python -P benchmarks/relabel_archive.py --reports 500000 --json result.json
 
 Writes synthetic reports (every one different) as CSV files into a temporary folder, relabels them in a process of
 its own, then runs again with nothing changed and once with a tenth of the files touched. Memory is the peak of the

@@ -36,21 +36,22 @@ def relabel_archive(
 ) -> Run:
     """Relabel one archive; raise Misconfigured or Transient as :meth:`Relabelling.run` does.
 
-    The engine is ``engine``, else the archive's option ``engine``, else ``local``; the model the archive's option
-    ``model`` (a folder), else the shipped one; ``workers`` is its number of processes (default: all cores).
+    Options of the archive: ``engine`` (default ``local``), ``model`` (a folder, default the shipped one), ``workers``
+    (default all cores), ``niceness`` of the workers, ``map: false`` leaves the map out.
     """
     engine = engine or str(archive.options.get("engine", "local"))
     source = open_source(archive, settings.storage.folder, retrieve)
     source.check()
-    niceness = SCHEDULED_NICENESS if trigger == "schedule" else 0
-    label_engine = open_engine(engine, model_folder(archive), int(archive.options.get("workers", 0)), niceness)
+    options = archive.options
+    niceness = int(options.get("niceness", SCHEDULED_NICENESS if trigger == "schedule" else 0))
+    label_engine = open_engine(engine, model_folder(archive), int(options.get("workers", 0)), niceness)
     try:
         run = Relabelling(settings.storage, labels, ledger, archive.name, source, label_engine).run(
             trigger=trigger, engine_name=engine, progress=progress, stop=stop
         )
     finally:
         label_engine.close()
-    if with_map and run.counts.labelled:
+    if with_map and options.get("map", True) and run.counts.labelled:
         draw_map(settings, archive, run.set_id)
     return run
 

@@ -36,7 +36,7 @@ def settings_of(archive: Archive, model: Path, cron: str, **more: Any) -> Settin
         columns=COLUMNS,
         cron=cron,
         modality="MR",
-        options={"model": str(model), "workers": 1},
+        options={"model": str(model), "workers": 1, "niceness": 0, "map": False},
     )
     return Settings(storage=archive.storage, archives=(ris, *more.get("archives", ())))
 
@@ -68,6 +68,7 @@ def archive(tmp_path: Path, label_engine: LocalEngine) -> Archive:
     return Archive(tmp_path, label_engine)
 
 
+@pytest.mark.timeout(600)
 def test_a_cron_trigger_relabels_a_changed_archive_in_the_next_period(
     archive: Archive, tiny_model: Callable[[int], Path], wait_for: Callable[..., Any]
 ) -> None:
@@ -77,9 +78,9 @@ def test_a_cron_trigger_relabels_a_changed_archive_in_the_next_period(
         return [one for one in archive.runs() if one.state == "complete"]
 
     with scheduling(settings_of(archive, tiny_model(1), "*/3 * * * * *")):
-        wait_for(complete, 120, "the first period")
+        wait_for(complete, 240, "the first period")
         archive.write("b.csv", [(f"B{i}", report_text(50 + i)) for i in range(5)])
-        wait_for(lambda: any(one.counts.read == 5 for one in complete()), 120, "the next period")
+        wait_for(lambda: any(one.counts.read == 5 for one in complete()), 240, "the next period")
     first = archive.runs()[-1]
     assert (first.counts.new, first.trigger) == (20, "schedule")
     assert sum(one.counts.labelled for one in archive.runs()) == 25, "nothing is labelled twice"
@@ -96,7 +97,7 @@ def test_a_run_missed_while_falx_was_down_is_made_up_for_once(
         connection.execute(update(label_sets).values(started_at=now() - timedelta(days=3)))
     archive.write("a.csv", [("A1", report_text(1)), ("A2", report_text(2))])
     with scheduling(settings_of(archive, tiny_model(1), "0 2 * * *")):
-        wait_for(lambda: len([one for one in archive.runs() if one.state == "complete"]) == 2, 120, "the missed run")
+        wait_for(lambda: len([one for one in archive.runs() if one.state == "complete"]) == 2, 200, "the missed run")
     assert len(archive.runs()) == 2
 
 
