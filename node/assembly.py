@@ -25,9 +25,9 @@ from node.headers import Header, from_json, read_header, to_json
 from node.rules.completion import Completion, SeriesView, Verdict, judge
 from node.rules.priority import priority_of, urgency
 from node.rules.series_choice import Choice, choose_series, facts_of, why_none
-from node.store import intake, ledger
+from node.store import booking, intake, ledger
+from node.store.booking import Arrival
 from node.store.database import now, open_database, reading
-from node.store.ledger import Arrival
 from node.study import CT_HAEMORRHAGE, MR_ABNORMALITY, Priority, SeriesState
 
 BATCH = 400
@@ -85,7 +85,7 @@ class Assembly:
                 self._headers[row.series_instance_uid][row.sop_instance_uid] = header
             arrivals.append(_arrival(row, header))
         with self._ledger.begin() as connection:
-            ledger.take_over(connection, arrivals)
+            booking.take_over(connection, arrivals)
             ledger.set_cursor(connection, name, rows[-1].seq)
         return True
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select
 
 from node.config import StorageSettings
 from node.errors import FalxError
-from node.store import ledger
+from node.store import booking, ledger
 from node.store.database import open_database, reading
 from node.store.ledger_tables import instances, series, tasks
 from node.study import SeriesState, TaskState
@@ -26,8 +26,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     opened.dispose()
 
 
-def arrival(number: int, study: str = "1.2.3", series_uid: str = "1.2.3.1", modality: str = "CT") -> ledger.Arrival:
-    return ledger.Arrival(
+def arrival(number: int, study: str = "1.2.3", series_uid: str = "1.2.3.1", modality: str = "CT") -> booking.Arrival:
+    return booking.Arrival(
         sop_instance_uid=f"{series_uid}.{number}",
         series_instance_uid=series_uid,
         study_instance_uid=study,
@@ -58,13 +58,13 @@ def task(study: str, *, urgency: int = 1, model: str = "ct_haemorrhage", at: dat
 def book(engine: Engine, *studies: str) -> None:
     with engine.begin() as connection:
         for number, study in enumerate(studies):
-            ledger.take_over(connection, [arrival(number, study, f"{study}.1")])
+            booking.take_over(connection, [arrival(number, study, f"{study}.1")])
 
 
 def test_taking_over_twice_books_once(engine: Engine) -> None:
     for _ in range(2):
         with engine.begin() as connection:
-            ledger.take_over(connection, [arrival(1), arrival(2)])
+            booking.take_over(connection, [arrival(1), arrival(2)])
     with reading(engine) as connection:
         assert connection.scalar(select(func.count()).select_from(instances)) == 2
         assert connection.scalar(select(series.c.instances)) == 2
@@ -75,7 +75,7 @@ def test_an_instance_after_completion_makes_the_series_late(engine: Engine) -> N
     with engine.begin() as connection:
         ledger.complete_series(connection, "1.2.1", why="silent", possibly_incomplete=False, at=T0)
     with engine.begin() as connection:
-        ledger.take_over(connection, [arrival(9, "1.2", "1.2.1")])
+        booking.take_over(connection, [arrival(9, "1.2", "1.2.1")])
         row = connection.execute(select(series)).one()
     assert row.state == SeriesState.LATE
     with engine.begin() as connection:
@@ -132,6 +132,21 @@ def test_a_new_version_supersedes_the_old(engine: Engine) -> None:
     with reading(engine) as connection:
         rows = connection.execute(select(tasks).order_by(tasks.c.version)).all()
     assert [(r.version, r.superseded_by) for r in rows] == [(1, ids[1]), (2, None)]
+
+
+def test_a_version_waits_until_the_one_before_it_is_final(engine: Engine) -> None:
+    book(engine, "1")
+    at = T0 + timedelta(hours=1)
+    with engine.begin() as connection:
+        first = ledger.add_task(connection, task("1"))
+        assert ledger.claim_task(connection, "a", at)
+        second = ledger.add_task(connection, {**task("1"), "series_version": 2})
+        assert second != first
+        assert ledger.claim_task(connection, "b", at) is None
+        ledger.finish_task(connection, first, TaskState.ANALYSED, {"finished_at": T0})
+        claimed = ledger.claim_task(connection, "b", at)
+    assert claimed is not None
+    assert claimed["task_id"] == second
 
 
 def test_a_waiting_task_is_replaced_not_doubled(engine: Engine) -> None:
