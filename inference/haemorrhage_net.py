@@ -103,7 +103,11 @@ def _pool_logits(blood: Tensor, inside: Tensor) -> Tensor:
 
 
 class StudyNetwork(nn.Module):
-    """Attention-based bidirectional LSTM over the slices of a study."""
+    """Attention-based bidirectional LSTM over the slices of a study.
+
+    It starts as a soft maximum of the encoder's own slice logits and learns what to correct, so that few studies
+    suffice and the slices' evidence is what the study's score is made of.
+    """
 
     def __init__(self, feature_size: int, hidden: int = 32, dropout: float = 0.3) -> None:
         super().__init__()
@@ -112,6 +116,9 @@ class StudyNetwork(nn.Module):
         self.lstm = nn.LSTM(feature_size, hidden, batch_first=True, bidirectional=True)
         self.score = nn.Sequential(nn.Linear(2 * hidden + OUTPUTS, 24), nn.Tanh(), nn.Linear(24, 1))
         self.study = nn.Linear(2 * hidden + OUTPUTS, OUTPUTS)
+        self.trust = nn.Parameter(torch.ones(()))
+        nn.init.zeros_(self.study.weight)
+        nn.init.zeros_(self.study.bias)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Weigh slices.
@@ -131,12 +138,14 @@ class StudyNetwork(nn.Module):
         x = self.dropout(self.normalise(features))
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])
-        states = torch.cat([states, features[:, :, -OUTPUTS:]], dim=2)
-        energy = self.score(states).squeeze(2)
+        slice_logits = features[:, :, -OUTPUTS:]
+        states = torch.cat([states, slice_logits], dim=2)
+        energy = self.score(states).squeeze(2) + self.trust * slice_logits[:, :, 0]
         padding = torch.arange(x.shape[1], device=x.device)[None] >= lengths.to(x.device)[:, None]
         attention = energy.masked_fill(padding, float("-inf")).softmax(dim=1)
         context = (attention[:, :, None] * states).sum(dim=1)
-        return cast(Tensor, self.study(self.dropout(context))), attention
+        pooled = (attention[:, :, None] * slice_logits).sum(dim=1)
+        return cast(Tensor, self.study(self.dropout(context))) + pooled, attention
 
 
 def fast_layout(module: nn.Module, device: torch.device) -> None:

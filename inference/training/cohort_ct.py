@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from inference.intracranial import BONE_HU
 from inference.labels import HAEMORRHAGE_KINDS
 from inference.training.anatomy import Head, draw_head, draw_traits
 from inference.training.canvas import Canvas, push_brain
@@ -35,7 +36,8 @@ LABELS = ("intracranial_haemorrhage", *HAEMORRHAGE_KINDS)
 MATRIX = 256
 COHORT_STEP = 100_000
 KIND_SHARES = (0.30, 0.13, 0.24, 0.22, 0.11)
-VISIBLE_MM2 = 10.0  # a slice counts as positive when it shows at least this much blood, half a voxel or more of it
+VISIBLE_MM2 = 10.0  # a slice counts as positive when it shows at least this much blood, half a voxel or more of it,
+VISIBLE_HU = 8.0  # which changes the picture by this much and does not drown in bone
 
 Array = npt.NDArray[np.float32]
 
@@ -103,10 +105,11 @@ def draw_ct(
     for bleed in bleeds:
         if bleed.push_mm > 0.5:
             head = push_brain(head, bleed.centre_ras_mm, bleed.push_mm, max(28.0, bleed.extent_mm))
-    canvas = _paint(patient, head, bleeds)
+    canvas, change_hu = _paint(patient, head, bleeds)
     beam_hardening(picture, head, canvas.hu, settings)
-    hu, blood = acquire(picture, canvas.hu, canvas.blood, per_slice=per_slice, spacing_mm=pixel_mm, scanner=settings)
-    return _finish(picture, canvas, bleeds, hu, blood, thickness, settings, key=f"ct-{seed}-{settings.name}")
+    marks = np.concatenate([canvas.blood, change_hu[None]])
+    hu, marks = acquire(picture, canvas.hu, marks, per_slice=per_slice, spacing_mm=pixel_mm, scanner=settings)
+    return _finish(picture, canvas, bleeds, hu, marks, thickness, settings, key=f"ct-{seed}-{settings.name}")
 
 
 def _plan(rng: np.random.Generator, head: Head, prevalence: float) -> list[Bleed]:
@@ -117,13 +120,15 @@ def _plan(rng: np.random.Generator, head: Head, prevalence: float) -> list[Bleed
     return [draw_bleed(rng, head, HAEMORRHAGE_KINDS[int(k)]) for k in kinds]
 
 
-def _paint(rng: np.random.Generator, head: Head, bleeds: list[Bleed]) -> Canvas:
-    """Healthy head, then mimics, blood, and the marks of trauma and surgery, each on its own random stream."""
+def _paint(rng: np.random.Generator, head: Head, bleeds: list[Bleed]) -> tuple[Canvas, Array]:
+    """Healthy head, mimics, blood, marks of trauma and surgery, each on its own random stream; what blood changed."""
     tissue_rng, mimic_rng, blood_rng, trauma_rng = rng.spawn(4)
     canvas = Canvas(head, compose_hu(tissue_rng, head), np.zeros((5, *head.labels.shape), np.float32))
     canvas.facts["mimics"] = paint_mimics(canvas, mimic_rng)
+    before = canvas.hu.copy()
     for bleed in bleeds:
         paint_bleed(canvas, blood_rng, bleed)
+    change_hu = canvas.hu - before
     site = site_on_vault(canvas, trauma_rng)
     extradural = [b.centre_ras_mm for b in bleeds if b.kind == "extradural"]
     if extradural and trauma_rng.random() < 0.6:
@@ -136,7 +141,7 @@ def _paint(rng: np.random.Generator, head: Head, bleeds: list[Bleed]) -> Canvas:
     canvas.facts["fracture"] = fracture
     operated = trauma_rng.random() < 0.05
     canvas.facts["surgery"] = paint_surgery(canvas, trauma_rng, site_on_vault(canvas, trauma_rng)) if operated else ""
-    return canvas
+    return canvas, change_hu
 
 
 def _finish(
@@ -144,14 +149,16 @@ def _finish(
     canvas: Canvas,
     bleeds: list[Bleed],
     hu: Array,
-    blood: Array,
+    marks: Array,
     thickness_mm: float,
     scanner: Scanner,
     key: str,
 ) -> tuple[Volume, CtTruth]:
     head = canvas.head
     _, pixel_mm, _ = head.spacing_zyx_mm
-    labels = ((blood > 0.5).sum(axis=(2, 3)) * pixel_mm**2 >= VISIBLE_MM2).T
+    blood = marks[:-1]
+    shown = (blood > 0.5) & (np.abs(marks[-1]) >= VISIBLE_HU) & (hu < BONE_HU)
+    labels = (shown.sum(axis=(2, 3)) * pixel_mm**2 >= VISIBLE_MM2).T
     slice_labels = np.concatenate([labels.any(axis=1, keepdims=True), labels], axis=1)
     hu, offset = _pad(hu, -1000.0)
     blood, _ = _pad(blood, 0.0)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from inference.ct_input import prepare_ct, resample_like
-from inference.intracranial import intracranial_mask
+from inference.intracranial import BONE_HU, intracranial_mask
 from inference.result import Reason
 from inference.training.cohort_ct import draw_ct
 from inference.training.head_template import load_template
@@ -113,7 +113,9 @@ def _draw_one(job: tuple[Path, int]) -> None:
         return
     prepared = prepare_ct(volume, mask)
     fractions = np.stack([resample_like(prepared, kind) for kind in truth.blood])
-    blood = np.where(fractions.max(axis=0) > 0.4, 1 + fractions.argmax(axis=0), 0).astype(np.uint8)
+    blood = np.where((fractions.max(axis=0) > 0.4) & (prepared.hu < BONE_HU), 1 + fractions.argmax(axis=0), 0).astype(
+        np.uint8
+    )
     slice_labels = np.zeros((len(prepared.hu), truth.slice_labels.shape[1]), bool)
     for source, target in enumerate(prepared.group):
         if target >= 0:

@@ -100,14 +100,14 @@ def beam_hardening(rng: np.random.Generator, head: Head, hu: Array, scanner: Sca
 
 
 def acquire(
-    rng: np.random.Generator, fine_hu: Array, blood: Array, *, per_slice: int, spacing_mm: float, scanner: Scanner
+    rng: np.random.Generator, fine_hu: Array, marks: Array, *, per_slice: int, spacing_mm: float, scanner: Scanner
 ) -> tuple[Array, Array]:
     """Blur, average to slices, and add correlated noise, streaks and, rarely, motion.
 
     Parameters
     ----------
-    fine_hu, blood
-        ``[z, y, x]`` and ``[kind, z, y, x]`` on the fine grid.
+    fine_hu, marks
+        ``[z, y, x]`` and, to be averaged alike, ``[n, z, y, x]`` on the fine grid; the last mark is blurred too.
     per_slice
         Fine slices averaged into one.
     spacing_mm
@@ -116,13 +116,14 @@ def acquire(
     Returns
     -------
     tuple
-        HU ``[slice, y, x]`` and blood fractions ``[kind, slice, y, x]``.
+        HU ``[slice, y, x]`` and marks ``[n, slice, y, x]``.
     """
     count = fine_hu.shape[0] // per_slice
     slices = fine_hu[: count * per_slice].reshape(count, per_slice, *fine_hu.shape[1:]).mean(axis=1)
-    marks = blood[:, : count * per_slice].reshape(len(blood), count, per_slice, *blood.shape[2:]).mean(axis=2)
+    marks = marks[:, : count * per_slice].reshape(len(marks), count, per_slice, *marks.shape[2:]).mean(axis=2)
     sigma_px = float(rng.uniform(*scanner.psf_mm)) / spacing_mm
     slices = blur_in_plane(slices, sigma_px)
+    marks[-1] = blur_in_plane(marks[-1], sigma_px)
     noise = rng.standard_normal(slices.shape, dtype=np.float32)
     grain = float(rng.uniform(*scanner.grain_px))
     noise = blur_in_plane(noise, grain)

@@ -40,15 +40,13 @@ def test_same_seed_same_study(bleeding):
     assert volume.geometry.slices == bleeding[0].geometry.slices
 
 
-def test_labels_follow_the_blood(bleeding, healthy):
-    _, truth = bleeding
-    pixels = (truth.blood > 0.5).sum(axis=(2, 3)).T
+def test_labels_follow_the_blood_that_can_be_seen(bleeding, healthy):
+    volume, truth = bleeding
+    seen = (truth.blood > 0.5) & (volume.voxels < 100)
+    area_mm2 = seen.sum(axis=(2, 3)).T * np.prod(volume.geometry.spacing_zyx_mm[1:])
     assert truth.study_labels[0]
-    for kind in range(len(HAEMORRHAGE_KINDS)):
-        assert np.array_equal(
-            truth.slice_labels[:, 1 + kind],
-            pixels[:, kind] >= pixels[truth.slice_labels[:, 1 + kind], kind].min(initial=10**6),
-        )
+    assert not truth.slice_labels[:, 1:][area_mm2 < 10].any()
+    assert truth.slice_labels[:, 1:][area_mm2 > 60].all()
     assert np.array_equal(truth.slice_labels[:, 0], truth.slice_labels[:, 1:].any(axis=1))
     assert not healthy[1].study_labels.any()
     assert healthy[1].blood.max() == 0
