@@ -54,6 +54,7 @@ class Assembly:
         self._ledger = ledger_engine
         self._headers: dict[str, dict[str, Header]] = defaultdict(dict)  # of open series: SOP Instance UID -> header
         self._counts = counts
+        self._look_again: dict[str, float] = {}  # monotonic time before which silence changes nothing
         self._unchanged_since: dict[str, tuple[int, float]] = {}  # instances held, and the monotonic time since
         self._silence_s = {c.ae_title: c.silence_s for c in settings.reception.callers if c.silence_s}
 
@@ -107,8 +108,13 @@ class Assembly:
 
     def _judge(self, row: RowMapping, callers: set[str]) -> None:
         uid, at = row["series_instance_uid"], now()
+        if time.monotonic() < self._look_again.get(uid, 0.0) and self._unchanged_since[uid][0] == row["instances"]:
+            return
         completion = self._completion(row, callers, at)
         if completion.verdict != Verdict.COMPLETE:
+            # at the latest after a second: a count, an announcement or a closed association may have come
+            wait_s = min(1.0, (completion.look_again_at - at).total_seconds())
+            self._look_again[uid] = time.monotonic() + wait_s
             return
         with self._ledger.begin() as connection:
             ledger.complete_series(
@@ -117,6 +123,7 @@ class Assembly:
             self._plan(connection, row["study_instance_uid"], at)
         self._headers.pop(uid, None)
         self._unchanged_since.pop(uid, None)
+        self._look_again.pop(uid, None)
 
     def _completion(self, row: RowMapping, callers: set[str], at: datetime) -> Completion:
         uid = row["series_instance_uid"]

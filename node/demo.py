@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ from node.config import DestinationSettings, Settings, load
 from node.errors import FalxError
 
 LONGEST_S = 900.0
+
+
+class PacsKind(StrEnum):
+    """Which test PACS; ``auto`` is Orthanc when it is installed."""
+
+    AUTO = "auto"
+    ORTHANC = "orthanc"
+    EMBEDDED = "embedded"
+
+
 ORTHANC = ("Orthanc", "/usr/sbin/Orthanc", "/usr/bin/Orthanc")
 STUDIES = (
     # name, modality, seed of the generator (never trained on), with a finding or without
@@ -68,10 +79,12 @@ def draw_studies(folder: Path) -> dict[str, Path]:
 
 
 @contextmanager
-def running_pacs(folder: Path, falx_port: int) -> Iterator[Pacs]:
+def running_pacs(folder: Path, falx_port: int, kind: PacsKind) -> Iterator[Pacs]:
     """A PACS that knows falx, started and stopped."""
     program = next((found for name in ORTHANC if (found := shutil.which(name))), None)
-    if program is not None:
+    if program is None and kind is PacsKind.ORTHANC:
+        raise FalxError("Orthanc is not installed: docker/install.sh packages, or --pacs embedded")
+    if program is not None and kind is not PacsKind.EMBEDDED:
         with _orthanc(program, folder, falx_port) as pacs:
             yield pacs
         return
@@ -170,7 +183,7 @@ def write_config(folder: Path, falx_port: int, pacs: Pacs) -> Path:
     return path
 
 
-def run_demo(folder: Path, given: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+def run_demo(folder: Path, given: Path | None, pacs_kind: PacsKind, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the demo in ``folder`` (emptied but for the drawn studies); returns the document of ``--json``.
 
     Raises
@@ -189,7 +202,7 @@ def run_demo(folder: Path, given: Path | None, say: Callable[[str], None]) -> di
     else:
         sources = {given.name: given}
     falx_port = free_port()
-    with running_pacs(folder / "pacs", falx_port) as pacs:
+    with running_pacs(folder / "pacs", falx_port, pacs_kind) as pacs:
         config = write_config(folder, falx_port, pacs)
         settings = load(config)
         say(f"starting falx on port {falx_port} and {pacs.kind} on port {pacs.port}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from node.demo import PacsKind
+
 JsonOption = Annotated[str, typer.Option("--json", help="write JSON to this file; - is standard output")]
 
 
@@ -65,6 +67,7 @@ def demo(
     ] = None,
     json: JsonOption = "",
     work: Annotated[Path, typer.Option(help="where the demo keeps everything")] = Path("demo-data"),
+    pacs: Annotated[PacsKind, typer.Option(help="auto: Orthanc when it is installed")] = PacsKind.AUTO,
 ) -> None:
     """Start falx and a test PACS, send studies, wait until every result is confirmed, show them."""
     from rich.table import Table
@@ -73,7 +76,7 @@ def demo(
     from node.output import console, write_json
 
     out = console(json)
-    document = run_demo(work.resolve(), folder, lambda text: out.print(f"falx demo: {text} ...", highlight=False))
+    document = run_demo(work.resolve(), folder, pacs, lambda text: out.print(f"falx demo: {text} ...", highlight=False))
     table = Table("study", "finding", "probability", "threshold", "present", "state", "seconds", "objects")
     for study in document["studies"]:
         present = {True: "yes", False: "no", None: "undetermined"}[study["present"]]

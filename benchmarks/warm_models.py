@@ -1,7 +1,7 @@
 """Seconds a warm model needs for a study: head CT of 32 slices, T2 head MRI of 24 (target: 1 s on two CPU cores).
 
 Volumes are synthetic; the time is that of `Engine.analyse`: mask, input, network, heatmap on the source's grid.
-Run alone: `python benchmarks/inference.py --json inference.json`.
+Run alone: `python benchmarks/warm_models.py --json inference.json`.
 """
 
 from __future__ import annotations
