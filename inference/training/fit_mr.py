@@ -144,7 +144,7 @@ def _operating_points(
 
 
 def input_limits(sources: Sequence[Source], known: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
-    """Range of each contrast figure over the studies, widened by half on either side, united with ``known``."""
+    """Range of each contrast figure over the studies, widened by a tenth on either side, united with ``known``."""
     found: dict[str, list[float]] = {}
     for index, source in enumerate(sources):
         sample = source(np.random.default_rng([77, index]))
@@ -153,7 +153,7 @@ def input_limits(sources: Sequence[Source], known: Mapping[str, Sequence[float]]
             found.setdefault(name, []).append(value)
     limits = {}
     for name, values in found.items():
-        margin = 0.5 * (max(values) - min(values))
+        margin = 0.1 * (max(values) - min(values))
         old = known.get(name, (np.inf, -np.inf))
         limits[name] = (min(min(values) - margin, old[0]), max(max(values) + margin, old[1]))
     return limits

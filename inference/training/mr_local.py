@@ -27,7 +27,7 @@ def keep_sample(volume: Volume, labels: Labels, slice_labels: Mapping[str, Label
     for index in range(grid.count):
         sources = [volume.geometry.slices[z] for z in grid.source_slices(index)]
         known = [slice_labels[s.sop_instance_uid] for s in sources if s.sop_instance_uid in slice_labels]
-        by_slice.append(np.nanmax([_vector(k) for k in known], axis=0) if known else np.full(len(OUTPUTS), np.nan))
+        by_slice.append(np.fmax.reduce([np.full(len(OUTPUTS), np.nan, np.float32), *(_vector(k) for k in known)]))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:

@@ -127,8 +127,9 @@ def augment(sample: MrSample, rng: np.random.Generator) -> MrSample:
     mirror = 1.0 if rng.random() < 0.5 else -1.0
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom @ np.diag([mirror, 1.0])
     matrix = np.concatenate([turn, rng.normal(0, 0.03, (2, 1))], axis=1).astype(np.float32)
-    first = int(rng.integers(0, 3)) if rng.random() < 0.3 else 0
-    last = len(sample.image) - (int(rng.integers(0, 3)) if rng.random() < 0.3 else 0)
+    spare = 2 if len(sample.image) >= 8 else 0
+    first = int(rng.integers(0, spare + 1)) if rng.random() < 0.3 else 0
+    last = len(sample.image) - (int(rng.integers(0, spare + 1)) if rng.random() < 0.3 else 0)
     stack = np.stack([sample.image[first:last] - np.float32(OUTSIDE), sample.mask[first:last]], axis=1)
     warped = _warp(stack, matrix)  # beyond the edge lies what lies outside the mask
     image = warped[:, 0] + np.float32(OUTSIDE)

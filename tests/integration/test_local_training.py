@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fixtures_training import write_phantoms
 
+pytestmark = pytest.mark.timeout(1200)  # each test starts the command; two slow cores may be busy
 FALX = [str(Path(sys.executable).with_name("falx"))]
 
 
