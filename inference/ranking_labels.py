@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau
-from sklearn.metrics import cohen_kappa_score
 
 Array = npt.NDArray[np.float64]
 
@@ -54,6 +52,8 @@ def cut_classes(scores: Array, errors: Array, cuts: Mapping[str, Sequence[float]
 
 def weighted_kappa(first: Sequence[int], second: Sequence[int], number: int) -> float:
     """Quadratically weighted kappa of two raters' classes 0..number-1; nan when there is nothing to agree on."""
+    from sklearn.metrics import cohen_kappa_score  # slow to load, and the pages need it seldom
+
     if len(first) == 0 or len(set(first) | set(second)) == 1:
         return float("nan")
     return float(cohen_kappa_score(first, second, labels=list(range(number)), weights="quadratic"))
@@ -61,6 +61,8 @@ def weighted_kappa(first: Sequence[int], second: Sequence[int], number: int) -> 
 
 def order_agreement(order: Sequence[int], scores: Array) -> float:
     """Kendall's tau between one batch's order (lowest first) and the scale."""
+    from scipy.stats import kendalltau
+
     if len(order) < 2:
         return float("nan")
     return float(kendalltau(np.arange(len(order)), scores[list(order)]).statistic)
@@ -68,6 +70,8 @@ def order_agreement(order: Sequence[int], scores: Array) -> float:
 
 def repeat_agreement(first: Sequence[int], second: Sequence[int]) -> float:
     """Kendall's tau between two orders of the same items by one rater (hidden repeat)."""
+    from scipy.stats import kendalltau
+
     place = {item: at for at, item in enumerate(first)}
     common = [item for item in second if item in place]
     if len(common) < 2:

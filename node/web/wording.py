@@ -41,6 +41,11 @@ def age(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
+def span(hours: float) -> str:
+    """``0.2`` -> ``12 min``, ``3.25`` -> ``3.2 h``."""
+    return f"{round(hours * 60)} min" if hours < 1 else f"{hours:.1f} h"
+
+
 def moment(at: datetime | None) -> str:
     """A time as the host's clock shows it, with its zone."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if at else ""
@@ -52,4 +57,4 @@ def person(name: str) -> str:
     return ", ".join(part for part in parts[:2] if part)
 
 
-FILTERS = {"label": label, "model": model, "tone": tone, "age": age, "moment": moment, "person": person}
+FILTERS = {"label": label, "model": model, "tone": tone, "age": age, "moment": moment, "span": span, "person": person}

@@ -39,8 +39,10 @@ function showProgress(now) {
   document.getElementById("done").style.width = `${100 * done / Math.max(1, needed)}%`;
   document.getElementById("progress").textContent =
     `${done} of ${needed} ${single ? "labels" : "views"}, ${now.batches_mine} batches of yours, `
-    + `${now.hours_all.toFixed(1)} h worked (${now.hours_mine.toFixed(1)} yours), about ${left.toFixed(1)} h left`;
+    + `${span(now.hours_all)} worked (${span(now.hours_mine)} yours), about ${span(left)} left`;
 }
+
+const span = (hours) => (hours < 1 ? `${Math.round(hours * 60)} min` : `${hours.toFixed(1)} h`);
 
 function refresh() {
   tiles.draw(batch);

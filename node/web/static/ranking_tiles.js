@@ -57,7 +57,8 @@ export class Tiles {
       const at = this.batch.focus + offset;
       const shown = this.tiles.get(this.batch.order[at]);
       canvas.hidden = !shown;
-      label.textContent = shown ? `place ${at + 1}` : "";
+      label.textContent = shown && this.mode === "rank" ? `place ${at + 1}` : "";
+      label.hidden = !label.textContent;
       if (!shown) continue;
       draw(canvas, shown.values, shown.tile.rows, shown.tile.columns, this.view.window);
       place(canvas, box, shown.tile.rows, shown.tile.columns, shown.tile.aspect, this.view);

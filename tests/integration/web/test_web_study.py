@@ -155,6 +155,15 @@ def _book(connection: Any, files: list[Path], finding: Finding, at: Any) -> None
             model_version=MODEL.version,
             model_sha256=MODEL.weights_sha256,
             findings=[asdict(finding)],
+            choice=[
+                {
+                    "series_instance_uid": f"{STUDY}.1",
+                    "description": "Head 5 mm",
+                    "eligible": True,
+                    "score": 1.0,
+                    "reasons": [{"code": "thickness", "text": "slices of 5 mm"}],
+                }
+            ],
         )
     )
 
@@ -168,6 +177,9 @@ def test_viewer_by_keyboard_and_mouse(
     expect(where).to_contain_text("slice 14 of 24")  # the slice with the most evidence
     expect(where).to_contain_text("C 40 W 80 HU")
     assert "Phantom" not in window.url
+    window.get_by_text("Which series and why").click()
+    expect(window.get_by_text("slices of 5 mm")).to_be_visible()
+    window.locator("#stage").focus()
     window.keyboard.press("ArrowDown")
     expect(where).to_contain_text("slice 15 of 24")
     window.keyboard.press("]")
