@@ -49,6 +49,7 @@ def fit_mr(
     resume: bool = False,
     device: torch.device | None = None,
     show_progress: bool = True,
+    repeats: int = 1,
 ) -> Metadata:
     """Train in ``out`` and write the model there.
 
@@ -62,6 +63,8 @@ def fit_mr(
         Model folder whose weights training starts from (its architecture is kept); None starts from nothing.
     resume
         Go on from the checkpoint in ``out``.
+    repeats
+        Looks at each study in an epoch; synthetic ones differ each time.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def fit_mr(
         network = AbnormalityNetwork(int(parent.architecture["width"]), int(parent.architecture["features"]))
         network.load_state_dict(tensors)
         limits = parent.architecture.get("limits", {})
-    recipe = MrRecipe(network, training, validation, seed=settings.seed)
+    recipe = MrRecipe(network, training, validation, seed=settings.seed, studies_per_batch=3, repeats=repeats)
     trainer = Trainer(recipe, out, settings, device)
     fitted = trainer.run(resume=resume, show_progress=show_progress)
     network.load_state_dict(fitted.weights)

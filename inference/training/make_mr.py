@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,9 @@ from inference.weights import shipped
 
 STAGES = {"training": (100_000, 100_280), "validation": (200_000, 200_100)}
 VERSION = "1.0.0"
-SETTINGS = LoopSettings(epochs=12, patience=12, learning_rate=3e-3, seed=1)
+SLICES = 10  # training looks at runs of neighbouring slices: more different ones a second
+REPEATS = 5
+SETTINGS = LoopSettings(epochs=12, patience=12, learning_rate=4e-3, seed=1)
 
 
 def sources_of(stage: str, folder: Path, processes: int) -> list[Source]:
@@ -31,7 +34,8 @@ def sources_of(stage: str, folder: Path, processes: int) -> list[Source]:
             print(f"{stage}: {done} of {total} scenes drawn", flush=True)
 
     seeds = fill_cache(folder, range(*STAGES[stage]), processes=processes, progress=progress)
-    return [source for seed in seeds if (source := file_source(folder, seed)) is not None]
+    slices = SLICES if stage == "training" else None
+    return [source for seed in seeds if (source := file_source(folder, seed, slices=slices)) is not None]
 
 
 def make(out: Path, cache: Path, settings: LoopSettings = SETTINGS, *, processes: int = 2) -> None:
@@ -48,7 +52,16 @@ def make(out: Path, cache: Path, settings: LoopSettings = SETTINGS, *, processes
         settings={},
     )
     run = cache / "mr" / f"run-{generator_hash()}-{settings.seed}"
-    fit_mr(sets["training"], sets["validation"], run, record=record, version=VERSION, settings=settings, resume=True)
+    fit_mr(
+        sets["training"],
+        sets["validation"],
+        run,
+        record=record,
+        version=VERSION,
+        settings=settings,
+        resume=True,
+        repeats=REPEATS,
+    )
     out.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "run.json", "curves.png", "metadata.json"):
         (out / name).write_bytes((run / name).read_bytes())
@@ -64,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=2)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(max(1, chosen.processes))
-    settings = LoopSettings(epochs=chosen.epochs, patience=chosen.epochs, learning_rate=3e-3, seed=chosen.seed)
+    settings = replace(SETTINGS, epochs=chosen.epochs, patience=chosen.epochs, seed=chosen.seed)
     make(chosen.out, chosen.cache, settings, processes=chosen.processes)
 
 

@@ -200,19 +200,20 @@ class MrRecipe:
         *,
         seed: int = 0,
         studies_per_batch: int = 4,
+        repeats: int = 1,
     ) -> None:
         self.network = fast_layout(network)
         self.training, self.validation = training, validation
-        self.seed, self.size = seed, studies_per_batch
+        self.seed, self.size, self.repeats = seed, studies_per_batch, repeats  # looks at each study in an epoch
 
     def batch_count(self) -> int:
         """Return how many batches an epoch has."""
-        return max(1, len(self.training) // self.size)
+        return max(1, self.repeats * len(self.training) // self.size)
 
     def batches(self, epoch: int) -> Iterator[MrBatch]:
         """Yield batches in an order drawn from seed and epoch."""
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(len(self.training))
+        order = np.concatenate([rng.permutation(len(self.training)) for _ in range(self.repeats)])
         for index in range(self.batch_count()):
             chosen = order[index * self.size : (index + 1) * self.size]
             yield collate([augment(self.training[i](rng), rng) for i in chosen])
