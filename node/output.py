@@ -24,7 +24,8 @@ def write_json(document: Any, target: str) -> None:
 
 def console(json_target: str = "") -> Console:
     """Where people read: standard output, or standard error when JSON goes to standard output."""
-    return Console(stderr=json_target == STDOUT)
+    wide = None if sys.stdout.isatty() else 160  # a log or a pipe has no width of its own
+    return Console(stderr=json_target == STDOUT, width=wide)
 
 
 def progress() -> Progress:
