@@ -51,7 +51,9 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if len(self.slices) != self.shape_zyx[0] or len(self.positions_mm) != self.shape_zyx[0]:
-            raise ValueError(f"{self.shape_zyx[0]} slices, but {len(self.slices)} sources, {len(self.positions_mm)} positions")
+            raise ValueError(
+                f"{self.shape_zyx[0]} slices, but {len(self.slices)} sources, {len(self.positions_mm)} positions"
+            )
         if self.affine_lps_mm.shape != (4, 4):
             raise ValueError(f"affine must be 4x4, not {self.affine_lps_mm.shape}")
         self.affine_lps_mm.setflags(write=False)
@@ -79,5 +81,7 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.voxels.dtype != np.float32 or self.voxels.shape != self.geometry.shape_zyx:
-            raise ValueError(f"voxels are {self.voxels.dtype} {self.voxels.shape}, geometry says {self.geometry.shape_zyx}")
+            raise ValueError(
+                f"voxels are {self.voxels.dtype} {self.voxels.shape}, geometry says {self.geometry.shape_zyx}"
+            )
         self.voxels.setflags(write=False)

@@ -11,10 +11,11 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy import Engine, Row, delete, func, insert, select, update
 
 from node.errors import Rejected
 from node.store.accounts_tables import failures, sessions, users
@@ -50,6 +51,7 @@ class User:
     name: str
     role: Role
     created_at: datetime
+    has_password: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ def list_users(engine: Engine) -> list[User]:
     """All users, by name."""
     with reading(engine) as connection:
         rows = connection.execute(select(users).order_by(users.c.name)).all()
-    return [User(name=row.name, role=Role(row.role), created_at=row.created_at) for row in rows]
+    return [_user(row) for row in rows]
 
 
 def set_password(engine: Engine, name: str, password: str) -> None:
@@ -120,14 +122,14 @@ def verify(engine: Engine, name: str, password: str, address: str) -> User | Non
         with engine.begin() as connection:
             connection.execute(insert(failures).values(name_sha256=_sha256(name), address=address, at=now()))
         return None
-    return User(name=row.name, role=Role(row.role), created_at=row.created_at)
+    return _user(row)
 
 
 def find_user(engine: Engine, name: str) -> User | None:
     """The user of that name."""
     with reading(engine) as connection:
         row = connection.execute(select(users).where(users.c.name == name)).first()
-    return User(name=row.name, role=Role(row.role), created_at=row.created_at) if row else None
+    return _user(row) if row else None
 
 
 def open_session(engine: Engine, name: str, role: Role, hours: float) -> tuple[str, Session]:
@@ -165,6 +167,12 @@ def close_session(engine: Engine, secret: str) -> None:
     """End a session."""
     with engine.begin() as connection:
         connection.execute(delete(sessions).where(sessions.c.token_sha256 == _sha256(secret)))
+
+
+def _user(row: Row[Any]) -> User:
+    return User(
+        name=row.name, role=Role(row.role), created_at=row.created_at, has_password=bool(row.password_hash)
+    )
 
 
 def _brake(engine: Engine, name: str, address: str) -> None:
