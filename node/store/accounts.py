@@ -170,9 +170,7 @@ def close_session(engine: Engine, secret: str) -> None:
 
 
 def _user(row: Row[Any]) -> User:
-    return User(
-        name=row.name, role=Role(row.role), created_at=row.created_at, has_password=bool(row.password_hash)
-    )
+    return User(name=row.name, role=Role(row.role), created_at=row.created_at, has_password=bool(row.password_hash))
 
 
 def _brake(engine: Engine, name: str, address: str) -> None:
