@@ -34,6 +34,8 @@ from node.store.database import now
 MAX_SIDE = 512
 CT_BRAIN_WINDOW = (40.0, 80.0)
 INT16_MAX = 32767
+# pydicom's decoders raise any of these on broken or unknown pixel data
+UNREADABLE_PIXELS = (OSError, AttributeError, ValueError, RuntimeError, NotImplementedError, InvalidDicomError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +128,9 @@ def _unusable(ds: Dataset) -> str:
 def _take(path: Path, frame: int | None, key: bytes, left_out: Counter[str]) -> dict[str, Any] | None:
     try:
         ds = pydicom.dcmread(path)
-        values = _values(ds, frame)
-    except (OSError, AttributeError, ValueError, RuntimeError, NotImplementedError, InvalidDicomError):
-        left_out["pixels unreadable"] += 1  # pydicom's decoders raise any of these on broken pixel data
+        values = slice_values(ds, frame)
+    except UNREADABLE_PIXELS:
+        left_out["pixels unreadable"] += 1
         return None
     if float(values.min()) == float(values.max()):
         left_out["empty picture"] += 1
@@ -154,7 +156,8 @@ def _take(path: Path, frame: int | None, key: bytes, left_out: Counter[str]) -> 
     }
 
 
-def _values(ds: Dataset, frame: int | None) -> npt.NDArray[np.float64]:
+def slice_values(ds: Dataset, frame: int | None) -> npt.NDArray[np.float64]:
+    """Rescaled values of one frame ``[row, column]``, bright where the picture is bright."""
     pixels = ds.pixel_array if frame is None else ds.pixel_array[frame]
     values = np.asarray(apply_rescale(pixels, ds), dtype=np.float64)
     return -values if ds.get("PhotometricInterpretation") == "MONOCHROME1" else values

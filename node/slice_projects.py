@@ -14,11 +14,11 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from inference.series_reader import Unreadable, read_volume
-from inference.slice_level import SliceLevelModel
+from inference.slice_level import SliceLevelModel, prepare
 from inference.training.slice_level_project import LabelledSlices
 from node.config import StorageSettings
 from node.errors import Rejected
-from node.ranking_import import read_slice
+from node.ranking_import import UNREADABLE_PIXELS, read_slice, slice_values
 from node.store import rankings
 from node.store.database import open_database, reading
 
@@ -50,9 +50,7 @@ def evaluate(labels: Path, studies: Path, folder: Path | None, no_brain: Path | 
         truth = {row["sop_instance_uid"]: row for row in csv.DictReader(file)}
     series: dict[str, dict[str, Any]] = {}
     spent_s, placed = 0.0, 0
-    for name, files in _series(studies.rglob("*")):
-        if no_brain is not None and no_brain in files[0].parents:
-            continue
+    for name, files in _series(studies.rglob("*"), frozenset(truth)):
         said, seconds = _brain(model, files)
         spent_s, placed = spent_s + seconds, placed + len(said)
         pairs = [
@@ -78,18 +76,25 @@ def evaluate(labels: Path, studies: Path, folder: Path | None, no_brain: Path | 
     }
 
 
-def _series(paths: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
+def _series(paths: Iterable[Path], wanted: frozenset[str] = frozenset()) -> Iterator[tuple[str, list[Path]]]:
+    """Files by folder and series; with ``wanted``, of series that hold one of these SOP instances."""
     found: Mapping[tuple[str, str], list[Path]] = defaultdict(list)
+    known: set[tuple[str, str]] = set()
+    tags = ["SeriesInstanceUID", "SOPInstanceUID", "Rows"]
     for path in sorted(paths):
         if not path.is_file():
             continue
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
         except (InvalidDicomError, OSError):
             continue
         if "Rows" in header:
-            found[path.parent.name, str(header.get("SeriesInstanceUID", ""))].append(path)
-    for number, ((folder, _), files) in enumerate(found.items(), 1):
+            key = (path.parent.name, str(header.get("SeriesInstanceUID", "")))
+            found[key].append(path)
+            if str(header.get("SOPInstanceUID", "")) in wanted:
+                known.add(key)
+    chosen = [(key[0], files) for key, files in found.items() if not wanted or key in known]
+    for number, (folder, files) in enumerate(chosen, 1):
         yield f"{folder}#{number}", files
 
 
@@ -97,13 +102,27 @@ def _brain(model: SliceLevelModel, files: list[Path]) -> tuple[list[tuple[str, b
     try:
         volume = read_volume(files)
     except Unreadable:
-        return [], 0.0
-    started = time.perf_counter()
+        return [one for path in files for one in _brain_of_single(model, path)], 0.0
+    started = time.process_time()
     brain = model.levels(volume).brain
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return [
         (source.sop_instance_uid, bool(said)) for source, said in zip(volume.geometry.slices, brain, strict=True)
     ], seconds
+
+
+def _brain_of_single(model: SliceLevelModel, path: Path) -> list[tuple[str, bool]]:
+    """A file that belongs to no readable series, judged by itself."""
+    ds = pydicom.dcmread(path)
+    spacing = [float(mm) for mm in ds.get("PixelSpacing") or ()]
+    if len(spacing) != 2 or ds.get("SamplesPerPixel", 1) != 1 or int(ds.get("NumberOfFrames") or 1) > 1:
+        return []
+    try:
+        values = slice_values(ds, None).astype(np.float32)
+    except UNREADABLE_PIXELS:
+        return []
+    pictures = prepare(values[None], (spacing[0], spacing[1]), ds.get("Modality") == "CT")
+    return [(str(ds.SOPInstanceUID), bool(model.levels_of(pictures).brain[0]))]
 
 
 def _score(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:

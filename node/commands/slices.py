@@ -23,8 +23,8 @@ def register() -> None:
 def train_slices(
     out: Annotated[Path, typer.Option(help="folder of the new model")],
     project: Annotated[str, typer.Option(help="ranking project whose newest labels are learned")] = "",
-    heads: Annotated[int, typer.Option(help="without a project: synthetic heads to draw")] = 160,
-    epochs: int = 16,
+    heads: Annotated[int, typer.Option(help="without a project: synthetic heads to draw")] = 64,
+    epochs: int = 6,
     seed: int = 0,
     config: Config = Path("config.yaml"),
 ) -> None:
