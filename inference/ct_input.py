@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch.nn import functional
 
 from inference.intracranial import Mask
@@ -22,6 +23,7 @@ ROWS, COLUMNS = 192, 160
 PIXEL_MM = 1.0
 MARGIN_MM = 6.0
 BRAIN_MEDIAN_HU = 33.0
+VAULT_SLOPE_MM = 8.0
 MIN_AREA_CM2 = 3.0  # a slice with less cavity than this is not read
 
 
@@ -79,13 +81,29 @@ def prepare_ct(volume: Volume, mask: Mask) -> CtInput:
         hu, fine_mask = _average(hu, group[used]), _average(fine_mask, group[used])
     return CtInput(
         hu=hu,
-        mask=fine_mask > 0.5,
+        mask=without_partial_volume(fine_mask > 0.5),
         group=group,
         centre_px=centre,
         step_px=step,
         shift_hu=shift,
         source_shape=volume.geometry.shape_zyx,
     )
+
+
+def without_partial_volume(mask: Mask) -> Mask:
+    """Take off what lies under the sloping vault near the vertex, where bone in the slice reads like blood.
+
+    A pixel stays when the cavity goes on within 8 mm of it in the slice above; the topmost slice is left out. Only
+    slices above the largest are touched.
+    """
+    kept = mask.copy()
+    if len(mask) < 4:
+        return kept
+    largest = int(mask.sum(axis=(1, 2)).argmax())
+    for z in range(largest, len(mask) - 1):
+        kept[z] &= ndimage.distance_transform_edt(~mask[z + 1]) <= VAULT_SLOPE_MM if mask[z + 1].any() else False
+    kept[-1] = False
+    return kept
 
 
 def resample_like(prepared: CtInput, stack: Array) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
+from torch.nn import functional
 
 from inference.calibration import Calibration, sigmoid
 from inference.ct_input import COLUMNS, ROWS, CtInput, prepare_ct, to_source_grid
@@ -200,6 +201,7 @@ def read(
         torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (hu, mask.astype(np.float32), below, above)
     ]
     channels = slice_channels(*tensors)
+    inside = functional.max_pool2d(channels[:, -1:], 2)[:, 0]
     readings = []
     for flip in (False, True) if mirrored else (False,):
         x = (channels.flip(3) if flip else channels).contiguous(memory_format=torch.channels_last)
@@ -207,7 +209,7 @@ def read(
         blood = torch.cat([p[0][:, 0] for p in parts])
         features = torch.cat([p[2] for p in parts])
         logits, attention = network.study(features[None], torch.tensor([len(features)]))
-        maps = torch.sigmoid(blood.flip(2) if flip else blood)
+        maps = torch.sigmoid(blood.flip(2) if flip else blood) * inside
         slice_logits = torch.cat([p[1] for p in parts])
         readings.append((logits[0], slice_logits, attention[0], maps))
     mean = [torch.stack(values).mean(dim=0).cpu().numpy() for values in zip(*readings, strict=True)]

@@ -7,7 +7,7 @@ synthetic heads honest on real ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +22,20 @@ from inference.training.ct_cache import PreparedStudy
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """``hu`` is ``[n, 3, y, x]`` (slice, the one below, the one above), ``mask`` ``[n, y, x]``; ``blood`` ``[n, y, x]``
-    uint8 (0 or 1 + kind) with ``known_blood`` ``[n]``; ``labels`` ``[n, 6]``, NaN where unknown."""
+    uint8 (0 or 1 + kind) with ``known_blood`` ``[n]``; ``labels`` ``[n, 6]``, NaN where unknown; ``from_top`` ``[n]``
+    counts slices down from the vertex."""
 
     hu: Tensor
     mask: Tensor
     blood: Tensor
     known_blood: Tensor
     labels: Tensor
+    from_top: Tensor
 
 
 def gather(studies: Sequence[PreparedStudy], index: Sequence[tuple[int, int]]) -> Batch:
     """Collect slices ``(study, slice)`` with their neighbours; the first and last slice neighbour themselves."""
-    hu, mask, blood, known, labels = [], [], [], [], []
+    hu, mask, blood, known, labels, height = [], [], [], [], [], []
     for number, z in index:
         study = studies[number]
         last = len(study.hu) - 1
@@ -42,12 +44,14 @@ def gather(studies: Sequence[PreparedStudy], index: Sequence[tuple[int, int]]) -
         blood.append(study.blood[z] if study.blood is not None else np.zeros(study.mask[z].shape, np.uint8))
         known.append(study.blood is not None)
         labels.append(study.slice_labels[z])
+        height.append(last - z)
     return Batch(
         hu=torch.from_numpy(np.stack(hu).astype(np.float32)),
         mask=torch.from_numpy(np.stack(mask).astype(np.float32)),
         blood=torch.from_numpy(np.stack(blood)),
         known_blood=torch.tensor(known),
         labels=torch.from_numpy(np.stack(labels).astype(np.float32)),
+        from_top=torch.tensor(height),
     )
 
 
@@ -56,13 +60,16 @@ def augment(batch: Batch, rng: np.random.Generator) -> Batch:
     n = len(batch.mask)
     moved = _move(torch.cat([batch.hu, batch.mask[:, None]], dim=1), _affine(rng, n), batch.blood)
     hu, mask, blood = moved[0][:, :3], moved[0][:, 3], moved[1]
-    return Batch(
-        hu=_intensity(hu, rng),
-        mask=(mask > 0.5).float(),
-        blood=blood,
-        known_blood=batch.known_blood,
-        labels=batch.labels,
-    )
+    return replace(batch, hu=_intensity(_vertex(hu, batch.from_top, rng), rng), mask=(mask > 0.5).float(), blood=blood)
+
+
+def _vertex(hu: Tensor, from_top: Tensor, rng: np.random.Generator) -> Tensor:
+    """Near the vertex bone shares the slice: brighten the last slices, all over and in patches, as it does in life."""
+    n, _, rows, columns = hu.shape
+    near = (from_top < 5).float().view(n, 1, 1, 1) * _chance(rng, n, 0.6)
+    patches = functional.interpolate(_noise(rng, (n, 1, 6, 5)), size=(rows, columns), mode="bicubic").clamp(min=0)
+    brighter = _uniform(rng, n, 0, 12) + patches * _uniform(rng, n, 0, 8)
+    return torch.where((hu > -150) & (hu < 250), hu + near * brighter, hu)
 
 
 def _affine(rng: np.random.Generator, n: int) -> Tensor:

@@ -30,7 +30,7 @@ class CtSettings:
 
     seed: int = 0
     width: int = 16
-    steps: int = 3000
+    steps: int = 3500
     batch: int = 24
     learning_rate: float = 2.5e-3
     epochs: int = 40

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from inference.calibration import Calibration
-from inference.ct_input import BRAIN_MEDIAN_HU, COLUMNS, ROWS, prepare_ct, resample_like, to_source_grid
+from inference.ct_input import (
+    BRAIN_MEDIAN_HU,
+    COLUMNS,
+    ROWS,
+    prepare_ct,
+    resample_like,
+    to_source_grid,
+    without_partial_volume,
+)
 from inference.haemorrhage import LABEL, HaemorrhageModel, read, unlike_training
 from inference.haemorrhage_net import HaemorrhageNetwork, StudyNetwork, slice_channels
 from inference.intracranial import intracranial_mask
@@ -203,3 +211,15 @@ def test_real_scans(shared_data):
     assert alerted == []
     assert bleeds == 4
     assert pointed >= 3
+
+
+def test_the_sloping_vault_is_taken_off_near_the_vertex_only():
+    y, x = np.mgrid[:192, :160]
+    radius = [60, 70, 60, 40, 12, 8]
+    mask = np.stack([np.hypot(y - 96, x - 80) < r for r in radius])
+    kept = without_partial_volume(mask)
+    assert np.array_equal(kept[0], mask[0])
+    assert 0.9 * mask[1].sum() < kept[1].sum() < mask[1].sum()
+    assert np.hypot(*(np.argwhere(kept[3]) - (96, 80)).T).max() <= 12 + 8
+    assert not kept[-1].any()
+    assert (kept & ~mask).sum() == 0
