@@ -8,7 +8,6 @@ import pytest
 from scipy import ndimage
 
 from inference.intracranial import intracranial_mask
-from inference.labels import HAEMORRHAGE_KINDS
 from inference.series_reader import read_volume
 from inference.training.blob_baseline import blob_score
 from inference.training.canvas import push_brain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from inference.result import ModelId
-from inference.slice_level import BRAIN, CLASSES, SIDE_PX, SliceLevelModel, SliceLevels, SliceNet, prepare
+from inference.slice_level import BRAIN, CLASSES, SIDE_PX, SliceLevelModel, SliceLevels, prepare
 from inference.training.slice_level_project import LabelledSlices, train_project
 from inference.training.train_slices import vary
 from inference.weights import shipped
@@ -92,22 +91,6 @@ def test_project_is_learned_and_the_model_folder_loads(tmp_path: Path) -> None:
     assert model.classes == ("low", "middle", "high")
     with pytest.raises(ValueError, match="too few"):
         train_project(tmp_path / "none", discs(10), name="few", epochs=1, seed=0, say=lambda _: None)
-
-
-def test_network_is_quick_enough() -> None:
-    model = SliceLevelModel(SliceNet(), MODEL, CLASSES)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        voxels = np.random.default_rng(0).normal(30, 10, (30, 512, 512)).astype(np.float32)
-        spent = []
-        for _ in range(3):
-            started = time.process_time()
-            model.levels_of(prepare(voxels, (0.45, 0.45), True))
-            spent.append((time.process_time() - started) / 30)
-    finally:
-        torch.set_num_threads(threads)
-    assert min(spent) < 0.005
 
 
 @pytest.mark.shared_data
