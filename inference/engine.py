@@ -28,7 +28,7 @@ MODELS: Mapping[str, str] = {
 
 
 class PurposeModel(Protocol):
-    """What the engine asks of a model. For a bad image ``analyse`` declines (a result with ``reason``), never raises."""
+    """What the engine asks of a model. ``analyse`` declines a bad image (a result with ``reason``), never raises."""
 
     @classmethod
     def load(cls, folder: Path, *, device: torch.device, operating_point: str | None) -> Self:

@@ -9,14 +9,14 @@ from inference.intracranial import intracranial_mask
 from inference.result import Reason
 from inference.volume import Volume
 
-
 CALCIUM_HU = 100.0
 
 
 def blob_score(volume: Volume, threshold_hu: float = 60.0) -> float | None:
     """Volume in ml of the largest connected blob above ``threshold_hu`` inside the eroded intracranial mask.
 
-    Denser than 100 HU is bone or calcium and does not count. Single voxels are removed by a 3 x 3 in-plane median, and bone's own partial volume by an erosion of about 2 mm.
+    Denser than 100 HU is bone or calcium and does not count. Single voxels are removed by a 3 x 3
+    in-plane median, and bone's own partial volume by an erosion of about 2 mm.
     None when there is no mask.
     """
     mask = intracranial_mask(volume)

@@ -40,7 +40,8 @@ PURPOSE = "ct_haemorrhage"
 ALERT_PPV, TRIAGE_SENSITIVITY, PREVALENCE = 0.90, 0.95, 0.3
 SYNTHETIC_USE = (
     "Research only. Points out adult non-contrast head CT with suspected intracranial haemorrhage. Trained on "
-    "synthetic heads alone; thresholds chosen on synthetic heads; recalibrate on local studies before relying on any number."
+    "synthetic heads alone; thresholds chosen on synthetic heads; recalibrate on local studies before relying on"
+    " any number."
 )
 LOCAL_USE = "Research only. Points out adult non-contrast head CT with suspected haemorrhage. Trained on local studies."
 VARIANTS = 3
