@@ -28,7 +28,7 @@ CATEGORY_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the network says of one study: logits ``[8]``, per slice logits and weights ``[n, 8]``, heat ``[n, y, x]``."""
+    """What the network says of one study: logits ``[8]``; per slice logits, weights ``[n, 8]``; heat ``[n, y, x]``."""
 
     study: npt.NDArray[np.float32]
     slices: npt.NDArray[np.float32]
