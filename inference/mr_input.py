@@ -18,6 +18,7 @@ PIXEL_MM = 1.5
 SIZE = 128
 THIN_MM = 2.6  # slices closer than this are averaged in groups of about
 SLAB_MM = 4.5
+SHADING_MM = 22.0
 CLIP = (-2.0, 6.0)
 OUTSIDE = -2.0
 
@@ -96,15 +97,33 @@ def from_grid(field: FloatArray, grid: Grid) -> FloatArray:
     return out
 
 
-def normalise(signal: FloatArray, inside: FloatArray) -> FloatArray:
-    """Signal relative to the brain's median (0: median, 2: twice it), clipped; outside the mask as dark as bone."""
-    brain = signal[inside > 0.5]
-    median = float(np.median(brain)) if brain.size else 1.0
-    relative = 2.0 * (signal / max(median, 1e-6) - 1.0)
-    return np.asarray(np.where(inside > 0.5, np.clip(relative, *CLIP), OUTSIDE), np.float32)
+def normalise(signal: FloatArray, inside: FloatArray, step_mm: float) -> FloatArray:
+    """Signal relative to the brain's median (0: median, 2: twice it), clipped; outside the mask as dark as bone.
+
+    The coil's shading is taken away first: the signal is divided by its own slow part, in which fluid and vessels
+    count no more than brain does.
+    """
+    brain = inside > 0.5
+    median = float(np.median(signal[brain])) if brain.any() else 1.0
+    relative = signal / max(median, 1e-6)
+    weight = brain.astype(np.float32)
+    sigma = (SHADING_MM / max(step_mm, 1.0), SHADING_MM / PIXEL_MM, SHADING_MM / PIXEL_MM)
+    slow = _smooth(np.clip(relative, 0.6, 1.4) * weight, sigma) / np.maximum(_smooth(weight, sigma), 1e-3)
+    flat = relative / np.maximum(slow, 0.3)
+    flat = flat / (float(np.median(flat[brain])) if brain.any() else 1.0)
+    return np.asarray(np.where(brain, np.clip(2.0 * (flat - 1.0), *CLIP), OUTSIDE), np.float32)
+
+
+def _smooth(field: FloatArray, sigma: tuple[float, float, float]) -> FloatArray:
+    """Wide Gaussian at a quarter of the resolution in plane, where nothing finer is asked for."""
+    count, rows, columns = field.shape
+    coarse = field.reshape(count, rows // 4, 4, columns // 4, 4).mean(axis=(2, 4))
+    wide = ndimage.gaussian_filter(coarse, (sigma[0], sigma[1] / 4, sigma[2] / 4))
+    return np.asarray(ndimage.zoom(wide, (1, 4, 4), order=1, grid_mode=True, mode="nearest"), np.float32)
 
 
 def prepare(volume: Volume, mask: Mask) -> tuple[FloatArray, Grid]:
     """Return what the network sees of a volume ``[count, SIZE, SIZE]``, and where it lies."""
     grid = grid_for(mask, volume.geometry.spacing_zyx_mm)
-    return normalise(to_grid(volume.voxels, grid), to_grid(mask.astype(np.float32), grid)), grid
+    step_mm = volume.geometry.spacing_zyx_mm[0] * grid.group
+    return normalise(to_grid(volume.voxels, grid), to_grid(mask.astype(np.float32), grid), step_mm), grid

@@ -96,7 +96,7 @@ def sample_of_scene(scene: CachedScene, rng: np.random.Generator) -> MrSample:
         slice_labels[slice_labels[:, 0] == 0, 0] = np.nan
         slice_labels[:, ATROPHY] = np.nan
     return MrSample(
-        image=normalise(signal, mask),
+        image=normalise(signal, mask, scene.step_mm),
         mask=mask,
         lesions=_half(scene.lesions),
         slice_labels=slice_labels,
