@@ -171,14 +171,16 @@ def test_bad_input_leaves_a_record_and_stops_nothing(
 def test_pixels_that_cannot_be_decoded_are_named(site: tuple[Node, Orthanc], tmp_path: Path) -> None:
     node, _ = site
     study, files = head(tmp_path, "undecodable", transfer_syntax="1.2.840.10008.1.2.4.70")
+    damaged = []
     for path in files[::4]:
         ds = pydicom.dcmread(path)
+        damaged.append(str(ds.SOPInstanceUID))
         ds.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8nonsense" * 20])
         write(ds, path)
     node.send(files)
     task = answer(node, study)
     assert task["state"] == "unsuitable"
-    assert str(pydicom.dcmread(files[0]).SOPInstanceUID) in task["reason_text"] or "slice" in task["reason_text"]
+    assert any(name in task["reason_text"] for name in damaged)
 
 
 def test_what_is_not_for_analysis_is_stored_without_a_task(site: tuple[Node, Orthanc], tmp_path: Path) -> None:

@@ -135,11 +135,11 @@ def test_the_answer_to_a_commitment_finds_its_destination(storage: StorageSettin
         assert not outbox.close_commitment(connection, "2.25.7", outcome="committed", at=now())
 
 
-def test_series_description_is_read_from_the_stored_object(storage: StorageSettings, ledger: Engine) -> None:
+def test_the_header_is_read_from_the_stored_object(storage: StorageSettings, ledger: Engine) -> None:
     text = report(STUDY)
     text.SeriesDescription = "AI ICH: suspected - RESEARCH USE ONLY"
     queue_results(storage, ledger, [text], ["pacs"])
     with ledger.begin() as connection:
         (row,) = outbox.objects_of(connection, 1, "p")
         assert outbox.objects_of(connection, 1, "another profile") == []
-    assert outbox.series_description(storage, row) == "AI ICH: suspected - RESEARCH USE ONLY"
+    assert outbox.header_of(storage, row).SeriesDescription == "AI ICH: suspected - RESEARCH USE ONLY"

@@ -227,7 +227,7 @@ def test_cut_points_by_bisection_make_labels(
     classes = {level[row["item"]]: row["class_index"] for row in labels}
     assert [classes[at] for at in (1, 4, 12, 20, 24)] == [0, 0, 1, 2, 2]
     assert {level[row["item"]] for row in labels if row["uncertain"]} >= {9}
-    assert summary["summary"]["agreement"]["kappa_cuts"] > 0.9
+    assert summary["summary"]["agreement"]["kappa_cuts"] > 0.8
     assert np.all(np.diff(summary["summary"]["cuts"]) > 0)
 
 
