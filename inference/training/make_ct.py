@@ -17,7 +17,7 @@ from inference.training.records import RunRecord
 from inference.training.train_ct import CtSettings
 from inference.weights import shipped
 
-STAGES = {"image_level": (0, 240), "study_level": (1000, 1120), "validation": (2000, 2220)}
+STAGES = {"image_level": (0, 500), "study_level": (1000, 1140), "validation": (2000, 2220)}
 VERSION = "1.0.0"
 
 
