@@ -120,7 +120,7 @@ def _draw_one(job: tuple[Path, int]) -> None:
     for source, target in enumerate(prepared.group):
         if target >= 0:
             slice_labels[target] |= truth.slice_labels[source]
-    slice_labels &= prepared.mask.any(axis=(1, 2))[:, None]  # the topmost slice is not read
+    slice_labels &= np.asarray(prepared.mask.any(axis=(1, 2)))[:, None]  # the topmost slice is not read
     temporary = _path(folder, seed).with_suffix(".tmp.npz")
     np.savez(
         temporary,
