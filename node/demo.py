@@ -212,6 +212,8 @@ def run_demo(folder: Path, given: Path | None, pacs_kind: PacsKind, say: Callabl
             sent: dict[str, str] = {}
             for name, source in sources.items():
                 say(f"sending {name}")
+                # as a modality would: to the PACS, so that a viewer has the images, and by its route to falx
+                send_folder(source, pacs.ae_title, "127.0.0.1", pacs.port, calling_ae="DEMO")
                 report = send_folder(source, "FALX", "127.0.0.1", falx_port, calling_ae="DEMO")
                 sent |= {file.study_instance_uid: name for file, _ in report.results}
             say("waiting for the PACS to confirm every result")
