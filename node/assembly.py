@@ -28,11 +28,10 @@ from node.rules.series_choice import Choice, choose_series, facts_of, why_none
 from node.store import booking, intake, ledger
 from node.store.booking import Arrival
 from node.store.database import now, open_database, reading
-from node.study import CT_HAEMORRHAGE, MR_ABNORMALITY, Priority, SeriesState
+from node.study import MODALITY_OF, Priority, SeriesState
 
 BATCH = 400
 NO_HEADERS = Reason(code="unreadable", text="No header of the study's images could be read.")
-MODALITIES = {CT_HAEMORRHAGE: "CT", MR_ABNORMALITY: "MR"}
 
 
 class Assembly:
@@ -159,20 +158,15 @@ class Assembly:
             }
         return self._headers[series_instance_uid]
 
-    def _models(self) -> dict[str, ModelSettings]:
-        models = self._settings.models
-        pairs = {CT_HAEMORRHAGE: models.ct_haemorrhage, MR_ABNORMALITY: models.mr_abnormality}
-        return {purpose: model for purpose, model in pairs.items() if model.enabled}
-
     def _plan(self, connection: Connection, study_instance_uid: str, at: datetime) -> None:
         """Create a task for each model that a complete series of the study now fits better than before."""
         study = ledger.study(connection, study_instance_uid)
         rows = {r["series_instance_uid"]: r for r in ledger.series_of(connection, study_instance_uid)}
-        for purpose, model in self._models().items():
+        for purpose, model in self._settings.models.enabled.items():
             complete = [
                 uid
                 for uid, r in rows.items()
-                if r["state"] == SeriesState.COMPLETE and r["for_analysis"] and r["modality"] == MODALITIES[purpose]
+                if r["state"] == SeriesState.COMPLETE and r["for_analysis"] and r["modality"] == MODALITY_OF[purpose]
             ]
             choice = self._choose(connection, complete, purpose, model)
             if study is None or choice is None or choice.chosen is None:
@@ -193,7 +187,7 @@ class Assembly:
         self, connection: Connection, study: RowMapping, row: RowMapping, purpose: str, choice: Choice, at: datetime
     ) -> None:
         uid = row["series_instance_uid"]
-        shadows = [False, True] if self._models()[purpose].shadow_folder else [False]
+        shadows = [False, True] if self._settings.models.enabled[purpose].shadow_folder else [False]
         for shadow in shadows:
             current = ledger.current_task(connection, study["study_instance_uid"], purpose, shadow=shadow)
             if current is not None and (current["series_instance_uid"], current["series_version"]) == (
@@ -217,16 +211,16 @@ class Assembly:
         """A study of a model's modality that has been silent and has no task gets one that will say so."""
         at = now()
         before = at - timedelta(seconds=self._settings.completion.study_silence_s)
-        for purpose, model in self._models().items():
+        for purpose, model in self._settings.models.enabled.items():
             with reading(self._ledger) as connection:
-                quiet = ledger.silent_studies_without_task(connection, MODALITIES[purpose], purpose, before)
+                quiet = ledger.silent_studies_without_task(connection, MODALITY_OF[purpose], purpose, before)
             for study_uid in quiet:
                 with self._ledger.begin() as connection:
                     study = ledger.study(connection, study_uid)
                     uids = [
                         r["series_instance_uid"]
                         for r in ledger.series_of(connection, study_uid)
-                        if r["modality"] == MODALITIES[purpose] and r["for_analysis"]
+                        if r["modality"] == MODALITY_OF[purpose] and r["for_analysis"]
                     ]
                     choice = self._choose(connection, uids, purpose, model)
                     why = why_none(choice, purpose) if choice else NO_HEADERS
@@ -248,7 +242,7 @@ def _task_values(study: RowMapping, purpose: str, choice: Choice | None, at: dat
         "model": purpose,
         "shadow": False,
         "choice": [asdict(candidate) for candidate in choice.candidates] if choice else [],
-        "urgency": urgency(Priority(study["priority"]), MODALITIES[purpose]),
+        "urgency": urgency(Priority(study["priority"]), MODALITY_OF[purpose]),
         "created_at": at,
     }
 

@@ -133,6 +133,16 @@ class ModelsSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     studies_at_once: int = Field(default=2, ge=1, le=32, description="studies a worker has in hand; batched together")
 
+    @property
+    def by_purpose(self) -> dict[str, ModelSettings]:
+        """Every model, by its purpose (node.study)."""
+        return {"ct_haemorrhage": self.ct_haemorrhage, "mr_abnormality": self.mr_abnormality}
+
+    @property
+    def enabled(self) -> dict[str, ModelSettings]:
+        """The models that this node runs, by purpose."""
+        return {purpose: model for purpose, model in self.by_purpose.items() if model.enabled}
+
 
 class DestinationSettings(Section):
     """A PACS that results go to, and which objects it takes."""

@@ -153,9 +153,9 @@ def _destinations(settings: Settings) -> Iterator[Diagnosis]:
 
 def _models(settings: Settings) -> Iterator[Diagnosis]:
     from inference.weights import read_metadata, verify
-    from node.worker import enabled_models, model_folder
+    from node.worker import model_folder
 
-    for purpose in enabled_models(settings):
+    for purpose in settings.models.enabled:
         folder: Path = model_folder(settings, purpose)
         try:
             verify(folder)

@@ -18,9 +18,8 @@ from node.catalog import Catalog, CatalogSeries
 from node.config import CompletionSettings, ModelSettings
 from node.rules.completion import SeriesView, judge
 from node.rules.series_choice import Candidate, choose_series, facts_of, why_none
-from node.study import CT_HAEMORRHAGE, MR_ABNORMALITY, TaskState
+from node.study import MODALITY_OF, TaskState
 
-MODALITIES = {CT_HAEMORRHAGE: "CT", MR_ABNORMALITY: "MR"}
 NOT_SELECTED = "not_selected"
 LONG_S = 1e6
 
@@ -108,7 +107,7 @@ def _infer_study(
         for series in members
     }
     for purpose, model in models.items():
-        theirs = [series for series in members if series.headers[0].modality == MODALITIES[purpose]]
+        theirs = [series for series in members if series.headers[0].modality == MODALITY_OF[purpose]]
         if theirs:
             _infer_purpose(purpose, model, theirs, answers, out, engine, notes[purpose])
     return list(answers.values())

@@ -37,7 +37,7 @@ from node.config import DestinationSettings, ModelSettings, Settings
 from node.errors import Transient
 from node.store import ledger, outbox
 from node.store.database import now, reading
-from node.study import CT_HAEMORRHAGE, MR_ABNORMALITY, TaskState
+from node.study import TaskState
 
 RETRY = timedelta(seconds=30)
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -75,15 +75,6 @@ class Sources:
 
     files: tuple[Path, ...]
     contents: tuple[tuple[str, str], ...]
-
-
-def model_settings(settings: Settings, purpose: str) -> ModelSettings:
-    """The configuration of the model of ``purpose``."""
-    models: Mapping[str, ModelSettings] = {
-        CT_HAEMORRHAGE: settings.models.ct_haemorrhage,
-        MR_ABNORMALITY: settings.models.mr_abnormality,
-    }
-    return models[purpose]
 
 
 def profile_of(destination: DestinationSettings, model: ModelSettings) -> DestinationProfile:
@@ -151,7 +142,7 @@ def gather(task: RowMapping, bench: Bench) -> Sources:
 
 
 def _key(task: RowMapping, bench: Bench, analyst: Analyst, sources: Sources) -> str:
-    point = model_settings(bench.settings, task["model"]).operating_point
+    point = bench.settings.models.by_purpose[task["model"]].operating_point
     incomplete = "possibly-incomplete" if task["possibly_incomplete"] else ""
     return input_key(analyst.model_id(task["model"]), point, incomplete, sources.contents)
 
@@ -182,7 +173,7 @@ def build(
     task: RowMapping, bench: Bench, sources: Sources, analysis: Analysis, key: str, at: datetime
 ) -> list[BuiltObject]:
     """4: the objects of every profile that some destination takes, each checked. Raises MixedSources."""
-    model = model_settings(bench.settings, task["model"])
+    model = bench.settings.models.by_purpose[task["model"]]
     profiles = {profile_of(destination, model) for destination in bench.settings.destinations}
     headers = read_sources(sources.files, analysis.volume)
     built: list[BuiltObject] = []
@@ -246,7 +237,7 @@ def _predecessor(task: RowMapping, bench: Bench, profile: DestinationProfile) ->
 def _rejections(
     task: RowMapping, bench: Bench, header: Dataset, profile: DestinationProfile, model: ModelId, at: datetime
 ) -> list[ResultObject]:
-    settings = model_settings(bench.settings, task["model"])
+    settings = bench.settings.models.by_purpose[task["model"]]
     takers = [d for d in bench.settings.destinations if d.rejection_notes and profile_of(d, settings) == profile]
     rows = [row for row in _replaced(task, bench, profile) if row["role"] != "rejection-note"]
     if not takers or not rows:
@@ -323,7 +314,7 @@ def commit(
 def _enqueue(
     connection: Connection, bench: Bench, task: RowMapping, objects: Sequence[outbox.OutboxObject], at: datetime
 ) -> None:
-    model = model_settings(bench.settings, task["model"])
+    model = bench.settings.models.by_purpose[task["model"]]
     for destination in bench.settings.destinations:
         profile = profile_of(destination, model).id
         theirs = [o for o in objects if o.profile == profile]

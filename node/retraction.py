@@ -13,7 +13,7 @@ from dicom_sr.check import checked_bytes
 from inference.result import ModelId
 from node.config import Settings
 from node.errors import Rejected
-from node.pipeline import model_settings, profile_of, rejected_objects
+from node.pipeline import profile_of, rejected_objects
 from node.store import ledger, outbox
 from node.store.database import now, reading
 from node.store.ledger_tables import studies, tasks
@@ -40,7 +40,7 @@ def retract(settings: Settings, engine: Engine, study_instance_uid: str, reason:
     count, told = 0, set()
     for task in current:
         for destination in settings.destinations:
-            profile = profile_of(destination, model_settings(settings, task["model"])).id
+            profile = profile_of(destination, settings.models.by_purpose[task["model"]]).id
             count += _withdraw(settings, engine, task, destination.name, profile, destination.rejection_notes, reason)
             if destination.rejection_notes:
                 told.add(destination.name)

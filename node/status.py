@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, select
 
 from node.config import Settings
-from node.store import intake, ledger
+from node.store import intake, ledger, outbox
 from node.store.database import reading
 from node.store.ledger_tables import deliveries, objects, studies, tasks
-from node.store.outbox import WITHDRAWN
 from node.study import DeliveryState, TaskState
 
 
@@ -39,7 +39,9 @@ def read_status(settings: Settings, ledger_engine: Engine, intake_engine: Engine
     """Collect the status; at most ``limit`` rows of each kind of trouble."""
     with reading(ledger_engine) as connection:
         counts = ledger.counts(connection)
-        by_state = connection.execute(select(deliveries.c.state, func.count()).group_by(deliveries.c.state)).all()
+        by_state: Counter[str] = Counter()
+        for (_destination, state), number in outbox.counts(connection).items():
+            by_state[state] += number
         dead = connection.execute(
             select(
                 deliveries.c.study_instance_uid,
@@ -50,7 +52,7 @@ def read_status(settings: Settings, ledger_engine: Engine, intake_engine: Engine
                 deliveries.c.error,
             )
             .join(objects, objects.c.sop_instance_uid == deliveries.c.sop_instance_uid)
-            .where(deliveries.c.state == DeliveryState.DEAD, deliveries.c.status != WITHDRAWN)
+            .where(deliveries.c.state == DeliveryState.DEAD, deliveries.c.status != outbox.WITHDRAWN)
             .limit(limit)
         ).mappings()
         held = connection.execute(
@@ -64,7 +66,7 @@ def read_status(settings: Settings, ledger_engine: Engine, intake_engine: Engine
         return Status(
             series=counts["series"],
             tasks=counts["tasks"],
-            deliveries={str(state): int(number) for state, number in by_state},
+            deliveries=dict(by_state),
             dead=tuple(dict(row) for row in dead),
             held=tuple(dict(row) for row in held),
             failed=tuple(dict(row) for row in failed),

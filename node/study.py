@@ -63,6 +63,8 @@ class Priority(StrEnum):
 
 CT_HAEMORRHAGE = "ct_haemorrhage"
 MR_ABNORMALITY = "mr_abnormality"
+MODALITY_OF = {CT_HAEMORRHAGE: "CT", MR_ABNORMALITY: "MR"}
+"""What a model reads, by its purpose."""
 
 TRANSITIONS: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
     SeriesState: {

@@ -14,25 +14,19 @@ from inference.engine import shipped
 from inference.weights import read_metadata
 from node import log
 from node.batching import Batcher
-from node.config import ModelSettings, Settings
+from node.config import Settings
 from node.errors import Misconfigured, Transient
 from node.pipeline import RETRY, Bench, run_task
 from node.store import ledger
 from node.store.database import now, open_database
-from node.study import CT_HAEMORRHAGE, MR_ABNORMALITY, TaskState
+from node.study import TaskState
 
 IDLE_S = 0.2
 
 
-def enabled_models(settings: Settings) -> dict[str, ModelSettings]:
-    """The models that this node runs, by purpose."""
-    models = {CT_HAEMORRHAGE: settings.models.ct_haemorrhage, MR_ABNORMALITY: settings.models.mr_abnormality}
-    return {purpose: model for purpose, model in models.items() if model.enabled}
-
-
 def model_folder(settings: Settings, purpose: str) -> Path:
     """Which model folder serves a purpose: the configured one, else the deployed one, else the shipped one."""
-    configured = enabled_models(settings)[purpose].folder
+    configured = settings.models.enabled[purpose].folder
     deployed = settings.storage.folder / "models" / purpose / "current"
     if configured is not None:
         return configured
@@ -52,7 +46,7 @@ def load_engine(settings: Settings, folders: Mapping[str, Path]) -> InferenceEng
     models = settings.models
     threads = models.threads or max(1, (os.cpu_count() or 1) // models.workers)
     points = {
-        purpose: model.operating_point for purpose, model in enabled_models(settings).items() if model.operating_point
+        purpose: model.operating_point for purpose, model in settings.models.enabled.items() if model.operating_point
     }
     try:
         engine = InferenceEngine(folders, device=models.device, threads=threads, operating_points=points)
@@ -64,7 +58,7 @@ def load_engine(settings: Settings, folders: Mapping[str, Path]) -> InferenceEng
 
 def open_bench(settings: Settings) -> Bench:
     """Everything a worker needs, models warm."""
-    models = enabled_models(settings)
+    models = settings.models.enabled
     folders = {purpose: model_folder(settings, purpose) for purpose in models}
     shadows = {purpose: model.shadow_folder for purpose, model in models.items() if model.shadow_folder}
     return Bench(

@@ -26,13 +26,13 @@ def infer(
     from node.config import Settings, load
     from node.offline import SeriesAnswer, infer_folder
     from node.output import console, progress, write_json
-    from node.worker import enabled_models, load_engine, model_folder, model_note
+    from node.worker import load_engine, model_folder, model_note
 
     settings = load(config) if config else Settings()
     log.set_up(settings.log, "infer")
     out.mkdir(parents=True, exist_ok=True)
     text = console(json)
-    models = enabled_models(settings)
+    models = settings.models.enabled
     folders = {purpose: model_folder(settings, purpose) for purpose in models}
     engine = load_engine(settings, folders)
     notes = {purpose: model_note(where) for purpose, where in folders.items()}
