@@ -41,7 +41,8 @@ ablation: setup
 	$(BIN)/python benchmarks/ablation_ct.py
 
 bench: setup
-	$(BIN)/python benchmarks/run.py
+	for script in warm_models read_series receive label_reports relabel_archive; do \
+	  $(BIN)/python -P benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf .venv build artefacts cache demo-data
