@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
+from torch.nn import functional
 
 from inference.volume import FloatArray, Volume
 
@@ -119,7 +121,9 @@ def _smooth(field: FloatArray, sigma: tuple[float, float, float]) -> FloatArray:
     count, rows, columns = field.shape
     coarse = field.reshape(count, rows // 4, 4, columns // 4, 4).mean(axis=(2, 4))
     wide = ndimage.gaussian_filter(coarse, (sigma[0], sigma[1] / 4, sigma[2] / 4))
-    return np.asarray(ndimage.zoom(wide, (1, 4, 4), order=1, grid_mode=True, mode="nearest"), np.float32)
+    image = torch.from_numpy(np.ascontiguousarray(wide))[None]
+    fine = functional.interpolate(image, size=(rows, columns), mode="bilinear", align_corners=False)
+    return np.asarray(fine[0].numpy(), np.float32)
 
 
 def prepare(volume: Volume, mask: Mask) -> tuple[FloatArray, Grid]:

@@ -214,11 +214,13 @@ def _volume(hu: Array, affine: npt.NDArray[np.float64], clipped: bool, key: str)
 def ct_studies(n: int, seed: int, *, prevalence: float = 0.5, scanner: str = "mixed") -> Iterator[CohortStudy]:
     """Draw ``n`` studies, seeds counted up from ``(seed + 1) * 100_000``; those below are kept for training."""
     for number in range(n):
-        volume, truth = draw_ct((seed + 1) * COHORT_STEP + number, prevalence=prevalence, scanner=scanner)
+        study_seed = (seed + 1) * COHORT_STEP + number
+        volume, truth = draw_ct(study_seed, prevalence=prevalence, scanner=scanner)
         key = str(truth.facts["key"])
         mask = np.where(truth.blood.max(axis=0) > 0.5, 2 + truth.blood.argmax(axis=0), 0).astype(np.uint8)
         header = SeriesHeader(
             key=key,
+            patient=f"ct-{study_seed}-{prevalence}",
             modality="CT",
             age_years=float(str(truth.facts["age_years"])),
             slice_thickness_mm=float(str(truth.facts["slice_thickness_mm"])),

@@ -147,7 +147,7 @@ def acquire_parts(
     fractions = on_slices(scene.fractions, profile, fine_mm[1] / pixel)
     spacing = (thickness + gap, pixel, pixel)
     gain = float(np.exp(rng.normal(5.6, 0.5)))
-    signal = render(rng, fractions, spacing, settings) * np.float32(gain)
+    signal = render(rng, fractions, spacing, settings, native_pixel_mm=drawn_pixel) * np.float32(gain)
     facts = scene.facts | {
         "scanner": settings.name,
         "manufacturer": settings.manufacturer,
@@ -231,7 +231,7 @@ def mr_studies(n: int, seed: int, *, prevalence: float = 0.5, scanner: str = "mi
         yield CohortStudy(
             key=key,
             volume=_with_uids(volume, key),
-            header=_header(key, truth),
+            header=_header(key, truth, patient=f"mr-{study_seed}-{prevalence}"),
             labels=truth.study_labels,
             slice_labels=truth.slice_labels,
             mask=(truth.lesions > 0.3).astype(np.uint8),
@@ -247,10 +247,11 @@ def _with_uids(volume: Volume, key: str) -> Volume:
     return replace(volume, geometry=replace(volume.geometry, slices=slices))
 
 
-def _header(key: str, truth: MrTruth) -> SeriesHeader:
+def _header(key: str, truth: MrTruth, *, patient: str) -> SeriesHeader:
     facts = truth.facts
     return SeriesHeader(
         key=key,
+        patient=patient,
         modality="MR",
         age_years=float(str(facts["age_years"])),
         slice_thickness_mm=float(str(facts["slice_thickness_mm"])),

@@ -68,7 +68,8 @@ class SeriesHeader:
     """What a series says besides its pixels.
 
     ``key`` names the study and decides every UID, date and choice of maker; ``age_years`` is at least 18;
-    ``extra`` holds further attributes by DICOM keyword (they win).
+    ``extra`` holds further attributes by DICOM keyword (they win). Studies of one ``patient`` share the Patient ID;
+    by default every study is another patient's.
     """
 
     key: str
@@ -76,6 +77,7 @@ class SeriesHeader:
     age_years: float
     slice_thickness_mm: float
     extra: Mapping[str, Any] = field(default_factory=dict)
+    patient: str = ""
 
 
 def synthetic_uid(*parts: object) -> str:
@@ -118,7 +120,9 @@ def write_series(volume: Volume, header: SeriesHeader, folder: Path) -> list[Pat
 
 def _common(header: SeriesHeader, maker: Maker, rng: np.random.Generator) -> dict[str, Any]:
     """Attributes of patient, study, series and equipment, the same on every slice."""
-    code = hashlib.sha256(header.key.encode()).hexdigest()[:8].upper()
+    code, patient = (
+        hashlib.sha256(name.encode()).hexdigest()[:8].upper() for name in (header.key, header.patient or header.key)
+    )
     date = f"20{int(rng.integers(18, 25)):02d}{int(rng.integers(1, 13)):02d}{int(rng.integers(1, 28)):02d}"
     time = f"{int(rng.integers(0, 24)):02d}{int(rng.integers(0, 60)):02d}{int(rng.integers(0, 60)):02d}"
     description = str(rng.choice(maker.descriptions[header.modality]))
@@ -145,8 +149,8 @@ def _common(header: SeriesHeader, maker: Maker, rng: np.random.Generator) -> dic
         "StudyDescription": "CT head" if header.modality == "CT" else "MR head",
         "SeriesDescription": description,
         "ProtocolName": description,
-        "PatientName": f"SYNTHETIC^{header.modality}{code}",
-        "PatientID": f"SYN-{code}",
+        "PatientName": f"SYNTHETIC^{header.modality}{patient}",
+        "PatientID": f"SYN-{patient}",
         "PatientBirthDate": "",
         "PatientSex": str(rng.choice(["M", "F"])),
         "PatientAge": f"{int(header.age_years):03d}Y",

@@ -27,7 +27,7 @@ class Case:
     Attributes
     ----------
     name, patient
-        Name pairs cases of two sites; patient groups them (hashes, or UIDs: no patient data).
+        Name pairs cases of two sites, else patient does; patient groups them (hashes, or UIDs: no patient data).
     label
         True: present. ``kinds``: the sub-labels that are present.
     probability
@@ -200,10 +200,20 @@ def _short(cases: Sequence[Case], threshold: float, draws: int) -> dict[str, obj
     }
 
 
+def _answered(cases: Sequence[Case], key: str) -> dict[str, Case]:
+    return {str(getattr(c, key)): c for c in cases if c.probability is not None}
+
+
 def delta_auc(first: Sequence[Case], second: Sequence[Case], *, draws: int = BOOTSTRAPS) -> dict[str, object]:
-    """Difference of AUC between two sites, with its interval: paired when both show the same cases (by name)."""
-    one = {c.name: c for c in first if c.probability is not None}
-    two = {c.name: c for c in second if c.probability is not None}
+    """Difference of AUC between two sites, with its interval.
+
+    Paired when both show the same cases (by name), or the same patients once each: two scanners' series of one head.
+    """
+    one, two = _answered(first, "name"), _answered(second, "name")
+    if not set(one) & set(two):
+        by_patient = _answered(first, "patient"), _answered(second, "patient")
+        if (len(by_patient[0]), len(by_patient[1])) == (len(one), len(two)) and set(by_patient[0]) & set(by_patient[1]):
+            one, two = by_patient
     both = sorted(set(one) & set(two))
     paired = len(both) >= 0.9 * max(len(one), len(two))
     if paired:

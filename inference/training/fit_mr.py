@@ -50,6 +50,7 @@ def fit_mr(
     device: torch.device | None = None,
     show_progress: bool = True,
     repeats: int = 1,
+    loaders: int = 0,
 ) -> Metadata:
     """Train in ``out`` and write the model there.
 
@@ -65,6 +66,8 @@ def fit_mr(
         Go on from the checkpoint in ``out``.
     repeats
         Looks at each study in an epoch; synthetic ones differ each time.
+    loaders
+        Processes that draw batches beside the training; what is drawn does not depend on them.
 
     Returns
     -------
@@ -83,7 +86,9 @@ def fit_mr(
         network = AbnormalityNetwork(int(parent.architecture["width"]), int(parent.architecture["features"]))
         network.load_state_dict(tensors)
         limits = parent.architecture.get("limits", {})
-    recipe = MrRecipe(network, training, validation, seed=settings.seed, studies_per_batch=3, repeats=repeats)
+    recipe = MrRecipe(
+        network, training, validation, seed=settings.seed, studies_per_batch=3, repeats=repeats, loaders=loaders
+    )
     trainer = Trainer(recipe, out, settings, device)
     fitted = trainer.run(resume=resume, show_progress=show_progress)
     network.load_state_dict(fitted.weights)

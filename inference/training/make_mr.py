@@ -19,11 +19,11 @@ from inference.training.records import RunRecord, hash_of_files
 from inference.training.train_mr import Source, file_source
 from inference.weights import shipped
 
-STAGES = {"training": (100_000, 100_280), "validation": (200_000, 200_100)}
+STAGES = {"training": (100_000, 100_900), "validation": (200_000, 200_200)}
 VERSION = "1.0.0"
 SLICES = 10  # training looks at runs of neighbouring slices: more different ones a second
-REPEATS = 5
-SETTINGS = LoopSettings(epochs=12, patience=12, learning_rate=4e-3, seed=1)
+REPEATS = 3
+SETTINGS = LoopSettings(epochs=10, patience=10, learning_rate=4e-3, seed=1)
 
 
 def sources_of(stage: str, folder: Path, processes: int) -> list[Source]:
@@ -61,6 +61,7 @@ def make(out: Path, cache: Path, settings: LoopSettings = SETTINGS, *, processes
         settings=settings,
         resume=True,
         repeats=REPEATS,
+        loaders=1,
     )
     out.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "run.json", "curves.png", "metadata.json"):

@@ -89,7 +89,7 @@ def acute_stroke(scene: Scene, rng: np.random.Generator) -> None:
     swelling = swelling * (scene.head.distance_mm["ventricle"][window] > 3)
     scene.paint(window, np.clip(swelling, 0, 0.9), {"grey": 1.0})
     blob(
-        scene, rng, centre, radius, mixture_of(float(rng.uniform(0.16, 0.5))), category="acute_stroke",
+        scene, rng, centre, radius, mixture_of(float(rng.uniform(0.22, 0.55))), category="acute_stroke",
         stretch=(stretch[0], stretch[1], stretch[2]), ragged=0.35, soft_mm=float(rng.uniform(0.7, 2.0)),
     )  # fmt: skip
 

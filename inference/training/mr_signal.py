@@ -114,6 +114,8 @@ def render(
     fractions: Array,
     spacing_zyx_mm: tuple[float, float, float],
     scanner: MrScanner,
+    *,
+    native_pixel_mm: float,
 ) -> Array:
     """Draw one acquisition of a scene.
 
@@ -121,6 +123,8 @@ def render(
     ----------
     fractions
         ``[tissue, z, y, x]`` on the slices, 0..1.
+    native_pixel_mm
+        Pixel of the acquisition. Where ``spacing_zyx_mm`` is coarser, averaging has taken away that much noise.
 
     Returns
     -------
@@ -136,7 +140,7 @@ def render(
     if rng.random() < scanner.motion_share:
         signal = _ghosts(rng, signal)
     signal *= _shading(rng, shape, spacing_zyx_mm, float(rng.uniform(*scanner.shading)))
-    noise = float(rng.uniform(*scanner.noise))
+    noise = float(rng.uniform(*scanner.noise)) * min(1.0, native_pixel_mm / spacing_zyx_mm[1])
     real = signal + noise * rng.standard_normal(shape, dtype=np.float32)
     return np.asarray(np.hypot(real, noise * rng.standard_normal(shape, dtype=np.float32)), np.float32)
 

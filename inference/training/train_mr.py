@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from inference.abnormality_net import OUTPUTS, AbnormalityNetwork, fast_layout, slice_channels
 from inference.mr_input import OUTSIDE, PIXEL_MM, normalise
@@ -89,7 +90,9 @@ def _from_file(folder: Path, seed: int, rng: np.random.Generator, slices: int | 
 def sample_of_scene(scene: CachedScene, rng: np.random.Generator) -> MrSample:
     """Render a cached scene."""
     fractions = scene.fractions.astype(np.float32) / 255.0
-    signal = render(rng, fractions, (scene.step_mm, PIXEL_MM, PIXEL_MM), SCANNERS["wide"])
+    wide = SCANNERS["wide"]
+    pixel_mm = float(rng.uniform(*wide.pixel_mm))
+    signal = render(rng, fractions, (scene.step_mm, PIXEL_MM, PIXEL_MM), wide, native_pixel_mm=pixel_mm)
     mask = scene.mask.astype(np.float32)
     slice_labels = scene.slice_labels.astype(np.float32)
     if scene.study_labels[ATROPHY]:  # it shows on every slice and on none
@@ -107,8 +110,8 @@ def sample_of_scene(scene: CachedScene, rng: np.random.Generator) -> MrSample:
 
 def _half(lesions: npt.NDArray[np.uint8]) -> Array:
     """Maximum over 2 x 2 pixels, any category first: what the network's map is held against."""
-    categories, count, rows, columns = lesions.shape
-    blocks = lesions.reshape(categories, count, rows // 2, 2, columns // 2, 2).max(axis=(3, 5))
+    rows = np.maximum(lesions[:, :, ::2], lesions[:, :, 1::2])
+    blocks = np.maximum(rows[..., ::2], rows[..., 1::2])
     both = np.concatenate([blocks.max(axis=0, keepdims=True), blocks]).transpose(1, 0, 2, 3)
     return np.asarray(both, np.float32) / np.float32(255.0)
 
@@ -189,6 +192,23 @@ def map_loss(maps: Tensor, target: Tensor, inside: Tensor) -> Tensor:
     return combined
 
 
+class EpochBatches(Dataset[MrBatch]):
+    """The batches of one epoch by number, each drawn from its own seed."""
+
+    def __init__(
+        self, sources: Sequence[Source], order: npt.NDArray[np.int64], size: int, seed: tuple[int, int], count: int
+    ) -> None:
+        self.sources, self.order, self.size, self.seed, self.count = sources, order, size, seed, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> MrBatch:
+        rng = np.random.default_rng([*self.seed, index])
+        chosen = self.order[index * self.size : (index + 1) * self.size]
+        return collate([augment(self.sources[i](rng), rng) for i in chosen])
+
+
 class MrRecipe:
     """What :class:`inference.training.loop.Trainer` needs to train the MR model."""
 
@@ -201,22 +221,24 @@ class MrRecipe:
         seed: int = 0,
         studies_per_batch: int = 4,
         repeats: int = 1,
+        loaders: int = 0,
     ) -> None:
         self.network = fast_layout(network)
         self.training, self.validation = training, validation
         self.seed, self.size, self.repeats = seed, studies_per_batch, repeats  # looks at each study in an epoch
+        self.loaders = loaders  # processes that draw batches beside the training
 
     def batch_count(self) -> int:
         """Return how many batches an epoch has."""
         return max(1, self.repeats * len(self.training) // self.size)
 
     def batches(self, epoch: int) -> Iterator[MrBatch]:
-        """Yield batches in an order drawn from seed and epoch."""
+        """Yield batches in an order drawn from seed and epoch, the same however many loaders draw them."""
         rng = np.random.default_rng([self.seed, epoch])
         order = np.concatenate([rng.permutation(len(self.training)) for _ in range(self.repeats)])
-        for index in range(self.batch_count()):
-            chosen = order[index * self.size : (index + 1) * self.size]
-            yield collate([augment(self.training[i](rng), rng) for i in chosen])
+        drawn = EpochBatches(self.training, order, self.size, (self.seed, epoch), self.batch_count())
+        fork = "fork" if self.loaders else None  # sources are closures: they cannot be sent to a spawned process
+        yield from DataLoader(drawn, batch_size=None, num_workers=self.loaders, multiprocessing_context=fork)
 
     def loss(self, batch: MrBatch, device: torch.device) -> Tensor:
         """Study and slice cross-entropy, and where outlines are known that of the map with its overlap."""

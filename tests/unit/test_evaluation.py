@@ -1,6 +1,7 @@
 """Evaluation figures against scikit-learn and against cases worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,9 +88,12 @@ def test_delta_auc_is_paired_when_both_sites_show_the_same_patients():
     assert found["paired"]
     assert found["delta_auc"] == 0
     assert found["ci"] == (0.0, 0.0)
-    other = [
-        Case(name=c.name + "b", patient=c.patient, label=c.label, probability=c.probability) for c in cases(seed=5)
-    ]
+    here = [replace(c, patient=c.name) for c in one]
+    there = [replace(c, name=c.name + "-b") for c in here]  # each patient once more, as another study
+    found = delta_auc(here, there, draws=100)
+    assert found["paired"]
+    assert found["ci"] == (0.0, 0.0)
+    other = [replace(c, name=c.name + "-b", patient=c.patient + "-b") for c in cases(seed=5)]
     unpaired = delta_auc(one, other, draws=100)
     assert not unpaired["paired"]
     assert unpaired["ci"][0] < unpaired["ci"][1]
