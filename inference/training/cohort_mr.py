@@ -19,7 +19,8 @@ from inference.labels import PUBLISHED_LABELS
 from inference.training.anatomy import Traits, draw_head, draw_traits
 from inference.training.cohort_files import CohortStudy, Progress, write_studies
 from inference.training.dicom_writer import MR_IMAGE_STORAGE, SeriesHeader, synthetic_uid
-from inference.training.mr_lesions import PAINTERS, displaced, draw_categories, draw_mass, paint_mass
+from inference.training.mr_lesions import PAINTERS, draw_categories
+from inference.training.mr_mass import displaced, draw_mass, paint_mass
 from inference.training.mr_scene import Scene, compose
 from inference.training.mr_signal import SCANNERS, render, slice_profile
 from inference.training.mr_variants import paint_variants

@@ -33,6 +33,7 @@ GENERATOR = (
     "canvas.py",
     "mr_scene.py",
     "mr_lesions.py",
+    "mr_mass.py",
     "mr_variants.py",
     "mr_signal.py",
     "cohort_mr.py",

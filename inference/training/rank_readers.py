@@ -56,9 +56,21 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bought:
-    """What a strategy got for its hours: class of each slice (-1: none), and how many judgements it took."""
+    """What a strategy got for its hours.
+
+    Attributes
+    ----------
+    labels
+        Class of each slice; -1 where there is none to be trained on.
+    positions
+        Place of each slice on the strategy's own scale, mean 0 and sd 1: scores of the ranking, or the class numbers
+        of single labels. nan where there is none.
+    views
+        How many judgements it took.
+    """
 
     labels: Labels
+    positions: Array
     views: int
     seconds: float
 
@@ -89,11 +101,16 @@ def label_one_at_a_time(rng: np.random.Generator, truth: Array, readers: list[Re
     labels = np.full(len(truth), -1, dtype=np.int64)
     for turn, items in enumerate(np.array_split(rng.permutation(len(truth))[:count], len(readers))):
         labels[items] = readers[turn].classify(rng, truth[items])
-    return Bought(labels=labels, views=count, seconds=count * SECONDS_A_SLICE)
+    positions = np.where(labels >= 0, labels, np.nan)
+    positions = (positions - np.nanmean(positions)) / (float(np.nanstd(positions)) or 1.0)
+    return Bought(labels=labels, positions=positions, views=count, seconds=count * SECONDS_A_SLICE)
 
 
 def label_by_ranking(rng: np.random.Generator, truth: Array, readers: list[Reader], seconds: float) -> Bought:
-    """Readers take turns at batches of eight; two of them then cut the sorted strip. The cutting costs time too."""
+    """Readers take turns at batches of eight; two of them then cut the sorted strip. The cutting costs time too.
+
+    Slices that the label set calls uncertain get no class, as in `falx train slices`; their scores remain.
+    """
     boundaries = len(readers[0].cuts)
     cutting = 2 * boundaries * math.ceil(math.log2(len(truth))) * SECONDS_A_SLICE
     batches = int((seconds - cutting) / SECONDS_A_BATCH)
@@ -118,8 +135,13 @@ def label_by_ranking(rng: np.random.Generator, truth: Array, readers: list[Reade
     scale = fit_scale(rankings, len(truth), scale.scores)
     cuts = {str(who): _cut_strip(rng, truth, scale, readers[who]) for who in range(2)}
     classes = cut_classes(scale.scores, scale.errors, cuts)
-    labels = np.where(mine.sum(axis=0) > 0, classes.labels, -1)
-    return Bought(labels=labels, views=batches * BATCH, seconds=batches * SECONDS_A_BATCH + cutting)
+    seen_once = mine.sum(axis=0) > 0
+    return Bought(
+        labels=np.where(seen_once & ~classes.uncertain, classes.labels, -1),
+        positions=np.where(seen_once, scale.scores, np.nan),
+        views=batches * BATCH,
+        seconds=batches * SECONDS_A_BATCH + cutting,
+    )
 
 
 def with_noise(perception: Perception, factor: float) -> Perception:

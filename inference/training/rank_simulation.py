@@ -1,6 +1,7 @@
 """The reader study of Zaman 2023 played on synthetic heads: ranking by eights against one slice at a time.
 
-Same hours, same slices, same readers, same small network, same test set; only the way of labelling differs.
+Same hours, same slices, same readers, same network and training (those of `falx train slices`), same test set; only
+the way of labelling differs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy.typing as npt
 import torch
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
-from torch import nn
 
+from inference.slice_level import LEVEL_UNIT_MM
 from inference.training.rank_readers import (
     Bought,
     Perception,
@@ -25,7 +26,9 @@ from inference.training.rank_readers import (
     label_one_at_a_time,
     with_noise,
 )
-from inference.training.slice_heads import SIDE_PX, draw_head_slices
+from inference.training.slice_heads import draw_head_slices
+from inference.training.slice_level_data import SliceExamples
+from inference.training.train_slices import train as train_network
 
 Array = npt.NDArray[np.float64]
 Images = npt.NDArray[np.float32]
@@ -35,7 +38,7 @@ READERS = 3
 CUTS_MM = (-22.0, 30.0)
 UNIT_MM = 50.0  # readers' noise is fitted in this unit; it has no meaning of its own
 TEST_HEADS = 60
-EPOCHS, BATCH, RATE = 8, 64, 3e-3
+EPOCHS = 8
 NOISES = {"fitted": 1.0, "half": 0.5, "double": 2.0}
 Say = Callable[[str], None]
 
@@ -80,8 +83,11 @@ def simulate(
     perception = fit_perception(test.truth, cuts)
     say(f"noise {perception.noise:.3f}, spread {perception.spread:.3f} give kappa 0.90 within, 0.77 between readers")
     runs: dict[str, dict[str, list[dict[str, float]]]] = {noise: {"ranking": [], "single": []} for noise in NOISES}
+    perfect: list[dict[str, float]] = []
     for seed in range(seeds):
         train = _draw(range(1000 * seed, 1000 * seed + 1000), slices)
+        perfect.append(_train_and_test(train, _without_readers(train), test, seed, epochs))
+        say(f"seed {seed}, true labels: accuracy {perfect[-1]['accuracy']:.3f}")
         for noise, factor in NOISES.items():
             bought = _label(train, with_noise(perception, factor), cuts, hours, seed)
             for strategy, labels in bought.items():
@@ -89,7 +95,7 @@ def simulate(
                 runs[noise][strategy].append(scores)
                 say(f"seed {seed}, {noise} noise, {strategy}: accuracy {scores['accuracy']:.3f}")
     facts = {"seeds": seeds, "slices": slices, "test_slices": len(test.truth), "hours_per_strategy": hours}
-    return _report(runs, perception, facts)
+    return _report(runs, perception, facts | {"true_labels": _mean(perfect)})
 
 
 def _draw(head_seeds: range, slices: int | None) -> Slices:
@@ -119,43 +125,39 @@ def _label(train: Slices, perception: Perception, cuts: Array, hours: float, see
     }
 
 
-def _network() -> nn.Module:
-    layers: list[nn.Module] = []
-    for inside, outside, kernel in ((1, 12, 5), (12, 24, 3), (24, 48, 3)):
-        layers += [nn.Conv2d(inside, outside, kernel, 2, kernel // 2), nn.BatchNorm2d(outside), nn.ReLU()]
-    side = SIDE_PX // 8
-    return nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(48 * (side // 2) ** 2, len(CUTS_MM) + 1))
-
-
 def _train_and_test(train: Slices, bought: Bought, test: Slices, seed: int, epochs: int) -> dict[str, float]:
-    torch.manual_seed(seed)
-    kept = np.flatnonzero(bought.labels >= 0)
-    images, labels = torch.from_numpy(train.images[kept]), torch.from_numpy(bought.labels[kept])
-    network = _network()
-    steps = epochs * -(-len(kept) // BATCH)
-    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
-    for _ in range(epochs):
-        order = torch.randperm(len(kept))
-        for start in range(0, len(kept), BATCH):
-            chosen = order[start : start + BATCH]
-            loss = nn.functional.cross_entropy(network(images[chosen]), labels[chosen])
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
-            optimiser.step()
-            schedule.step()
-    network.eval()
-    with torch.no_grad():
-        chance = network(torch.from_numpy(test.images)).softmax(dim=1).numpy()
+    """Train as `falx train slices` does, on classes and scale together; test the classes."""
+    examples = SliceExamples(
+        pictures=_two_channels(train.images),
+        classes=torch.from_numpy(bought.labels),
+        level_mm=torch.from_numpy(bought.positions).float() * LEVEL_UNIT_MM,
+    )
+    used = bought.labels >= 0
+    network = train_network(examples, len(CUTS_MM) + 1, epochs=epochs, seed=seed, say=lambda _: None)
+    with torch.inference_mode():
+        chance = network(_two_channels(test.images).float())[0].softmax(dim=1).numpy()
     truth, said = test.classes, chance.argmax(axis=1)
     return {
         "accuracy": float((said == truth).mean()),
         "f1": float(f1_score(truth, said, average="macro")),
         "auc": float(roc_auc_score(truth, chance, multi_class="ovr", average="macro")),
-        "labels": float(len(kept)),
+        "labels": float(used.sum()),
+        "placed": float(np.isfinite(bought.positions).sum()),
         "views": float(bought.views),
-        "label_accuracy": float((bought.labels[kept] == train.classes[kept]).mean()),
+        "label_accuracy": float((bought.labels[used] == train.classes[used]).mean()),
     }
+
+
+def _two_channels(images: Images) -> torch.Tensor:
+    """As the network reads them: grey value, and that it is CT."""
+    grey = torch.from_numpy(images)
+    return torch.cat([grey, torch.ones_like(grey)], dim=1)
+
+
+def _without_readers(train: Slices) -> Bought:
+    """The true classes and positions: what the network could learn from readers who are never wrong."""
+    positions = (train.truth - train.truth.mean()) / train.truth.std()
+    return Bought(labels=train.classes, positions=positions, views=0, seconds=0.0)
 
 
 def _report(
@@ -184,7 +186,7 @@ def _mean(scores: list[dict[str, float]]) -> dict[str, Any]:
     out: dict[str, Any] = {name: round(float(np.mean([s[name] for s in scores])), 4) for name in scores[0]}
     for name in ("accuracy", "f1", "auc"):
         out[f"{name}_ci"] = _interval([s[name] for s in scores])
-    return {**out, "labels": int(out["labels"]), "views": int(out["views"])}
+    return {**out, **{name: int(out[name]) for name in ("labels", "placed", "views")}}
 
 
 def _difference(ranking: list[dict[str, float]], single: list[dict[str, float]]) -> dict[str, Any]:
