@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,7 +24,7 @@ from node.headers import Header, from_json, read_header, to_json
 from node.rules.completion import Completion, SeriesView, Verdict, judge
 from node.rules.priority import priority_of, urgency
 from node.rules.series_choice import Choice, choose_series, facts_of, why_none
-from node.store import booking, intake, ledger
+from node.store import booking, intake, ledger, refusals
 from node.store.booking import Arrival
 from node.store.database import now, open_database, reading
 from node.study import MODALITY_OF, Priority, SeriesState
@@ -51,10 +50,11 @@ class Assembly:
         self._settings = settings
         self._intake = intake_engine
         self._ledger = ledger_engine
-        self._headers: dict[str, dict[str, Header]] = defaultdict(dict)  # of open series: SOP Instance UID -> header
+        self._headers: dict[str, dict[str, Header]] = {}  # of open series: SOP Instance UID -> header
         self._counts = counts
         self._look_again: dict[str, float] = {}  # monotonic time before which silence changes nothing
         self._unchanged_since: dict[str, tuple[int, float]] = {}  # instances held, and the monotonic time since
+        self._refusals_seen = 0  # looked through again after a restart
         self._silence_s = {c.ae_title: c.silence_s for c in settings.reception.callers if c.silence_s}
 
     def run(self, stop: threading.Event) -> None:
@@ -66,13 +66,13 @@ class Assembly:
     def step(self) -> bool:
         """Do what there is to do once; True when instances came."""
         came = self._take_over()
+        self._reopen_refused()
         self._judge_open_series()
         self._say_unsuitable()
         return came
 
     def _take_over(self) -> bool:
-        # a rebuilt intake numbers its rows anew, so each generation has a cursor of its own
-        name = f"intake {intake.generation(self._intake)}"
+        name = self._cursor_name()
         with reading(self._ledger) as connection:
             cursor = ledger.cursor(connection, name)
         rows = intake.rows_after(self._intake, cursor, BATCH)
@@ -82,12 +82,21 @@ class Assembly:
         for row in rows:
             header = self._read(row)
             if header is not None:
-                self._headers[row.series_instance_uid][row.sop_instance_uid] = header
+                self._headers_of(row.series_instance_uid)[row.sop_instance_uid] = header
             arrivals.append(_arrival(row, header))
         with self._ledger.begin() as connection:
             booking.take_over(connection, arrivals)
             ledger.set_cursor(connection, name, rows[-1].seq)
         return True
+
+    def _has_more(self, series_instance_uid: str) -> bool:
+        with reading(self._ledger) as connection:
+            cursor = ledger.cursor(connection, self._cursor_name())
+        return intake.has_newer(self._intake, series_instance_uid, cursor)
+
+    def _cursor_name(self) -> str:
+        # a rebuilt intake numbers its rows anew, so each generation has a cursor of its own
+        return f"intake {intake.generation(self._intake)}"
 
     def _read(self, row: intake.IntakeRow) -> Header | None:
         try:
@@ -95,6 +104,26 @@ class Assembly:
         except (Corrupt, FileNotFoundError) as error:  # stored and acknowledged, so it is booked all the same
             log.get().warning("header_unreadable", sop_instance_uid=row.sop_instance_uid, error=str(error))
             return None
+
+    def _reopen_refused(self) -> None:
+        """A series called whole of which an instance was refused since: it is late, whether or not that one comes."""
+        new = refusals.after(self._intake, self._refusals_seen)
+        if not new:
+            return
+        for uid in {series for _number, series in new}:
+            refused = self._refused(uid)
+            with self._ledger.begin() as connection:
+                if refused and booking.reopen(connection, uid, why=f"{refused} instances refused", at=now()):
+                    log.get().warning("series_refused_in_part", series_instance_uid=uid, instances=refused)
+        self._refusals_seen = new[-1][0]
+
+    def _refused(self, series_instance_uid: str) -> int:
+        """How many instances of a series are missing because reception refused them."""
+        refused = refusals.missing(self._intake, series_instance_uid)
+        if not refused:
+            return 0
+        with reading(self._ledger) as connection:  # what was purged after it was answered is not missing
+            return len(refused - ledger.booked(connection, series_instance_uid))
 
     def _judge_open_series(self) -> None:
         with reading(self._ledger) as connection:
@@ -114,6 +143,8 @@ class Assembly:
             # at the latest after a second: a count, an announcement or a closed association may have come
             wait_s = min(1.0, (completion.look_again_at - at).total_seconds())
             self._look_again[uid] = time.monotonic() + wait_s
+            return
+        if self._has_more(uid):  # it came, and its refusal went, while this was judged
             return
         with self._ledger.begin() as connection:
             ledger.complete_series(
@@ -138,10 +169,12 @@ class Assembly:
             announced_complete=bool(listed) and listed <= set(self._headers_of(uid)),
             first_received_at=row["first_received_at"],
             last_received_at=row["last_received_at"],
-            last_completed_at=row["completed_at"],
+            reopened_at=row["reopened_at"] or row["completed_at"],
             study_last_received_at=row["study_last_received_at"],
             sender_association_open=row["calling_ae"] in callers,
             counted=self._counts.of(uid),
+            refused=self._refused(uid),
+            unreadable=row["instances"] - len(headers),
             unchanged_s=time.monotonic() - since,
         )
         settings = self._settings.completion
@@ -149,8 +182,8 @@ class Assembly:
             settings = settings.model_copy(update={"silence_without_coverage_s": settings.silence_s})
         return judge(view, at, settings, self._silence_s.get(row["calling_ae"]))
 
-    def _headers_of(self, series_instance_uid: str) -> Mapping[str, Header]:
-        if series_instance_uid not in self._headers:  # after a restart
+    def _headers_of(self, series_instance_uid: str) -> dict[str, Header]:
+        if series_instance_uid not in self._headers:  # after a restart, or late
             with reading(self._ledger) as connection:
                 rows = ledger.instances_of(connection, series_instance_uid)
             self._headers[series_instance_uid] = {

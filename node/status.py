@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from node.config import Settings
-from node.store import intake, ledger, outbox
+from node.store import intake, ledger, outbox, refusals
 from node.store.database import reading
 from node.store.ledger_tables import deliveries, objects, studies, tasks
 from node.study import DeliveryState, TaskState
@@ -27,12 +27,13 @@ class Status:
     held: tuple[dict[str, Any], ...]
     failed: tuple[dict[str, Any], ...]
     quarantined: int
+    refused: int
     free_mb: int
 
     @property
     def needs_attention(self) -> bool:
         """Whether a person should look."""
-        return bool(self.dead or self.held or self.failed or self.quarantined)
+        return bool(self.dead or self.held or self.failed or self.quarantined or self.refused)
 
 
 def read_status(settings: Settings, ledger_engine: Engine, intake_engine: Engine, limit: int = 50) -> Status:
@@ -71,5 +72,6 @@ def read_status(settings: Settings, ledger_engine: Engine, intake_engine: Engine
             held=tuple(dict(row) for row in held),
             failed=tuple(dict(row) for row in failed),
             quarantined=len(intake.quarantined(intake_engine)),
+            refused=refusals.count(intake_engine),
             free_mb=shutil.disk_usage(settings.storage.folder).free // 2**20,
         )

@@ -15,7 +15,7 @@ class SeriesState(StrEnum):
 
     RECEIVING = "receiving"
     COMPLETE = "complete"
-    LATE = "late"  # an instance came after completion; goes back to complete as a new version
+    LATE = "late"  # an instance came, or was refused, after completion; completes again as a new version
 
 
 class TaskState(StrEnum):

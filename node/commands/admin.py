@@ -48,6 +48,10 @@ def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = "") -> None
         )
     if found.quarantined:
         out.print(f"quarantine {found.quarantined} files in {settings.storage.folder / 'quarantine'}")
+    if found.refused:
+        out.print(
+            f"refused    {found.refused} instances were offered, not kept, and have not come since: send them again"
+        )
     if found.needs_attention:
         raise typer.Exit(1)
 

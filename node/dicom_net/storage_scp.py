@@ -29,6 +29,7 @@ from node.dicom_net.announcements import Announcements
 from node.dicom_net.callers import Permission
 from node.dicom_net.commitment_scp import CommitmentScp, read_report
 from node.dicom_net.presentation import accepted_contexts
+from node.dicom_net.refusals import Refusals
 from node.dicom_net.upper_layer import EventAssociation
 from node.errors import Corrupt, Misconfigured
 from node.store.adoption import adopt
@@ -46,6 +47,7 @@ KEPT_THE_FIRST = 0xB000  # warning: the object was received and kept aside, anot
 NOT_AUTHORISED = 0x0124
 PROCESSING_FAILURE = 0x0110
 DRAIN_S = 30.0
+NOTE_S = 5.0
 
 _PERMANENT, _SERVICE_USER = 0x01, 0x01
 _CALLING_AE_NOT_RECOGNISED, _CALLED_AE_NOT_RECOGNISED = 0x03, 0x07
@@ -112,6 +114,8 @@ def _drain(server: Server) -> None:
         time.sleep(0.05)
     for association in server.active_associations:
         association.abort()
+    while server.active_associations and time.monotonic() < end + NOTE_S:
+        time.sleep(0.05)  # each notes what it was in the middle of
 
 
 class StorageScp:
@@ -122,6 +126,7 @@ class StorageScp:
         self._writer = writer
         self._commitment = CommitmentScp(settings, writer.engine)
         self._announcements = Announcements(writer)
+        self._refusals = Refusals(writer)
 
     @property
     def handlers(self) -> list[tuple[Any, ...]]:
@@ -159,44 +164,49 @@ class StorageScp:
         association.kill()
 
     def on_store(self, event: evt.Event) -> int:
-        """Keep one instance; the status says what became of it."""
-        try:
-            return self._store(event)
-        except Exception as error:  # the SCP's edge: whatever it is, the sender must be told it is not kept
-            # without the message, which may quote attribute values
-            log.error("store_failed", error=type(error).__name__, stack=traceback.format_tb(error.__traceback__))
-            return PROCESSING_FAILURE
-
-    def _store(self, event: evt.Event) -> int:
+        """Keep one instance; the status says what became of it, and the assembly is told what was not kept."""
         association, request = cast(EventAssociation, event.assoc), cast(C_STORE, event.request)
         data_set = cast(BytesIO, request.DataSet)
         data_set.seek(0)
-        syntax = str(event.context.transfer_syntax)
-        calling, host = association.requestor.ae_title.strip(), association.requestor.address
         meta = FileMeta(
             sop_class_uid=str(request.AffectedSOPClassUID),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=syntax,
-            calling_ae=calling,
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            calling_ae=association.requestor.ae_title.strip(),
             called_ae=self._settings.reception.ae_title,
-            remote_host=host,
+            remote_host=association.requestor.address,
         )
-        with data_set.getbuffer() as content:
-            try:
-                try:
-                    names = read_names(data_set, syntax)
-                except Corrupt as error:
-                    return self._keep_aside(meta, content, str(error), CANNOT_UNDERSTAND)
+        names, fault = None, ""
+        try:
+            names = read_names(data_set, meta.transfer_syntax_uid)
+        except Corrupt as error:
+            fault = str(error)
+        status = self._keep(association, names, meta, data_set, fault)
+        if status not in (SUCCESS, KEPT_THE_FIRST):
+            self._refusals.refused(association, names, meta.sop_instance_uid, f"0x{status:04X}")
+        return status
+
+    def _keep(
+        self, association: EventAssociation, names: Names | None, meta: FileMeta, data_set: BytesIO, fault: str
+    ) -> int:
+        try:
+            with data_set.getbuffer() as content:
+                if names is None:
+                    return self._keep_aside(meta, content, fault, CANNOT_UNDERSTAND)
                 if names.made_by_falx:
-                    log.info("own_result_ignored", sop_instance_uid=names.sop_instance_uid, calling_ae=calling)
+                    log.info("own_result_ignored", sop_instance_uid=names.sop_instance_uid, calling_ae=meta.calling_ae)
                     return SUCCESS
                 if (names.sop_instance_uid, names.sop_class_uid) != (meta.sop_instance_uid, meta.sop_class_uid):
                     why = "SOP Class or Instance UID differ between the C-STORE request and the data set"
                     return self._keep_aside(meta, content, why, DOES_NOT_MATCH)
                 return self._take_in(association, names, meta, content)
-            except (StorageFull, NotCommitted, OSError) as error:
-                log.error("refused_out_of_resources", calling_ae=calling, error=str(error)[:200])
-                return OUT_OF_RESOURCES
+        except (StorageFull, NotCommitted, OSError) as error:
+            log.error("refused_out_of_resources", calling_ae=meta.calling_ae, error=str(error)[:200])
+            return OUT_OF_RESOURCES
+        except Exception as error:  # the SCP's edge: whatever it is, the sender must be told it is not kept
+            # without the message, which may quote attribute values
+            log.error("store_failed", error=type(error).__name__, stack=traceback.format_tb(error.__traceback__))
+            return PROCESSING_FAILURE
 
     def _take_in(self, association: EventAssociation, names: Names, meta: FileMeta, content: memoryview) -> int:
         arrival = self._write(names, meta, content, association.token)
@@ -209,6 +219,7 @@ class StorageScp:
         if outcome is Outcome.CONFLICT:
             log.warning("same_uid_other_content", sop_instance_uid=names.sop_instance_uid, calling_ae=meta.calling_ae)
             return KEPT_THE_FIRST
+        self._refusals.kept(association, names)
         return SUCCESS
 
     def _keep_aside(self, meta: FileMeta, content: memoryview, why: str, status: int) -> int:
@@ -269,5 +280,6 @@ class StorageScp:
 
     def on_end(self, association: EventAssociation) -> None:
         """The association is over, however it ended: completion may count on silence from here."""
+        self._refusals.ended(association)
         if association.has_stored:
             self._writer.association_closed(association.token)

@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
@@ -33,6 +35,7 @@ from pynetdicom.timer import Timer
 
 log = structlog.get_logger()
 _POLL_S = 0.25  # how soon timers and the end of a thread are noticed
+_HEAD_BYTES = 1 << 20
 
 
 class _WakingQueue(queue.Queue[Any]):
@@ -150,14 +153,18 @@ class BoundedDimse(DIMSEServiceProvider):
     """Aborts the association when an object grows beyond ``longest_object_bytes``."""
 
     longest_object_bytes: int = 2_000_000_000
+    _is_over = False
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Add a fragment to the message."""
+        if self._is_over:
+            return
         super().receive_primitive(primitive)
         data_set = self.message.data_set if self.message is not None else None
         if data_set is not None and data_set.tell() > self.longest_object_bytes:
             log.warning("object_too_large", limit_bytes=self.longest_object_bytes)
-            self.message = None
+            self._is_over = True
+            data_set.truncate(_HEAD_BYTES)  # enough to tell whose it was
             self.dul.event_queue.put("Evt19")
 
 
@@ -168,6 +175,8 @@ class EventAssociation(Association):
         super().__init__(ae, mode)
         self.token = uuid.uuid4().hex  # names this association in the intake
         self.has_stored = False
+        self.sending: tuple[str, str] | None = None  # Study and Series Instance UID of the last object
+        self.unplaced: list[tuple[str, str]] = []  # (SOP Instance UID, why) of refused objects of an unknown series
         self.permission: object = None
         self.on_end: Callable[[EventAssociation], None] | None = None  # called last, by this thread
         self.after_answer: list[Callable[[], None]] = []  # run in threads once the present request is answered
@@ -186,6 +195,16 @@ class EventAssociation(Association):
         finally:
             if self.on_end is not None:
                 self.on_end(self)
+
+    def unfinished(self) -> tuple[str, str, BytesIO] | None:
+        """Return SOP Instance UID, Transfer Syntax UID and first bytes of the object that is half received, if any."""
+        message = self.dimse.message
+        context = self._accepted_cx.get(message.context_id or 0) if message is not None else None
+        if not isinstance(message, C_STORE_RQ) or context is None or message.data_set is None:
+            return None
+        message.data_set.seek(0)
+        sop_instance_uid = str(message.command_set.get("AffectedSOPInstanceUID", ""))
+        return sop_instance_uid, context.transfer_syntax[0], message.data_set
 
     def _run_reactor(self) -> None:
         while not self._kill:

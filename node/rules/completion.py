@@ -29,14 +29,18 @@ class SeriesView:
         Of every instance held.
     first_received_at, last_received_at, study_last_received_at
         By the wall clock.
-    last_completed_at
-        When this series was last called complete (a late slice opened it again), else None.
+    reopened_at
+        When a series that had been called complete became late; None when it never did.
     sender_association_open
         Whether any association from the series' sender is open.
     counted
         The instances a C-FIND source counted in the last two polls; None when there were no two.
     announced_complete
         Every instance that MPPS or IAN listed for this series is held.
+    refused
+        Instances of this series that reception was offered, did not keep, and has not been given since.
+    unreadable
+        Instances held whose header could not be read.
     unchanged_s
         Seconds on a monotonic clock that the caller has seen nothing new; overrules the wall clock, which may be set.
     """
@@ -48,7 +52,9 @@ class SeriesView:
     counted: tuple[int, int] | None = None
     announced_complete: bool = False
     study_last_received_at: datetime | None = None
-    last_completed_at: datetime | None = None
+    reopened_at: datetime | None = None
+    refused: int = 0
+    unreadable: int = 0
     unchanged_s: float | None = None
 
 
@@ -70,7 +76,7 @@ def judge(view: SeriesView, now: datetime, settings: CompletionSettings, silence
 
     ``silence_s`` overrules T1 (``settings.silence_s``) for this sender. Headers are looked at only after T1.
     """
-    opened_at = max(view.first_received_at, view.last_completed_at or view.first_received_at)
+    opened_at = max(view.first_received_at, view.reopened_at or view.first_received_at)
     # a clock that was set back leaves times in the future: their distance still bounds the wait
     silent_s = abs((now - view.last_received_at).total_seconds()) if view.unchanged_s is None else view.unchanged_s
     left_s = settings.cap_s - abs((now - opened_at).total_seconds())
@@ -102,7 +108,9 @@ def _after_long_silence(view: SeriesView, now: datetime, left_s: float, fault: s
 
 
 def _confirmed(view: SeriesView) -> str:
-    """Who says that nothing more will come, or ""."""
+    """Who says that nothing more will come, or ""; nobody while it is known that something did not get in."""
+    if _left_out(view):
+        return ""
     if view.announced_complete:
         return "announced by MPPS or IAN"
     if view.counted == (len(view.headers), len(view.headers)):
@@ -114,8 +122,16 @@ def _counted_more(view: SeriesView) -> bool:
     return view.counted is not None and view.counted[0] == view.counted[1] > len(view.headers)
 
 
+def _left_out(view: SeriesView) -> str:
+    if view.refused:
+        return f"{view.refused} instances refused and not sent again"
+    return f"{view.unreadable} instances have no readable header" if view.unreadable else ""
+
+
 def _fault(view: SeriesView, settings: CompletionSettings) -> str:
     """What speaks against completeness, or ""."""
+    if _left_out(view):
+        return _left_out(view)
     if view.counted is not None and _counted_more(view):
         return f"query counts {view.counted[0]}, held {len(view.headers)}"
     geometry = geometry_of(view.headers)

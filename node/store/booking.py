@@ -137,3 +137,24 @@ def _book_series(connection: Connection, arrival: Arrival) -> None:
         values["state"] = SeriesState.LATE
         record(connection, "series_late", row.study_instance_uid, at=arrival.received_at)
     connection.execute(update(series).where(where).values(**values))
+
+
+def reopen(connection: Connection, series_instance_uid: str, *, why: str, at: datetime) -> bool:
+    """Make a series late that was called whole, unless its study was purged; say whether it was one."""
+    row = connection.execute(
+        select(series.c.study_instance_uid)
+        .join(studies)
+        .where(
+            series.c.series_instance_uid == series_instance_uid,
+            series.c.state == SeriesState.COMPLETE,
+            series.c.possibly_incomplete.is_(False),
+            series.c.for_analysis,
+            studies.c.purged_at.is_(None),
+        )
+    ).one_or_none()
+    if row is None:
+        return False
+    where = series.c.series_instance_uid == series_instance_uid
+    connection.execute(update(series).where(where).values(state=SeriesState.LATE))
+    record(connection, "series_late", row.study_instance_uid, at=at, detail=why)
+    return True

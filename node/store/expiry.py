@@ -1,4 +1,7 @@
-"""Forgetting what was received: studies on request, quarantined objects by age. Runs in the intake's one writer."""
+"""Forgetting what was received: studies on request, quarantined objects and refusals by age.
+
+Runs in the intake's one writer.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ def carry_out_purges(engine: Engine, spool: Spool) -> None:
             with engine.begin() as connection:
                 _purge_studies(connection, spool)
                 _expire_quarantine(connection, spool, before)
+                connection.execute(delete(tables.refusals).where(tables.refusals.c.refused_at < before))
     except (SQLAlchemyError, OSError) as error:
         log.error("purge_failed", error=type(error).__name__)
 
@@ -39,6 +43,7 @@ def _is_anything_due(engine: Engine, before: datetime) -> bool:
             for query in (
                 select(tables.purge_requests.c.request_id),
                 select(tables.quarantine.c.quarantine_id).where(tables.quarantine.c.received_at < before),
+                select(tables.refusals.c.refusal_id).where(tables.refusals.c.refused_at < before),
             )
         )
 
@@ -51,6 +56,9 @@ def _purge_studies(connection: Connection, spool: Spool) -> None:
         for path in paths:
             spool.remove(PurePosixPath(path))
         connection.execute(delete(tables.instances).where(chosen))
+        connection.execute(
+            delete(tables.refusals).where(tables.refusals.c.study_instance_uid == request.study_instance_uid)
+        )
         connection.execute(delete(requests).where(requests.c.request_id == request.request_id))
         log.info("purged", study_instance_uid=request.study_instance_uid, instances=len(paths))
 

@@ -113,6 +113,14 @@ def announced(engine: Engine, series_instance_uid: str) -> frozenset[str]:
         return frozenset(uid for listed in connection.scalars(query) for uid in listed)
 
 
+def has_newer(engine: Engine, series_instance_uid: str, seq: int) -> bool:
+    """Say whether an instance of the series was committed after ``seq``."""
+    found = tables.instances.c
+    query = select(found.seq).where(found.seq > seq, found.series_instance_uid == series_instance_uid).limit(1)
+    with reading(engine) as connection:
+        return connection.execute(query).first() is not None
+
+
 def request_purge(engine: Engine, study_instance_uid: str, *, up_to_seq: int, at: datetime) -> None:
     """Ask reception to delete a study's instances up to ``up_to_seq``, files and rows; later ones stay."""
     with engine.begin() as connection:

@@ -89,6 +89,19 @@ announcements = Table(
     sqlite_autoincrement=True,
 )
 
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("refusal_id", Integer, primary_key=True, autoincrement=True),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("series_instance_uid", String(64), nullable=False, index=True),
+    Column("sop_instance_uid", String(64), nullable=False, unique=True),  # the row goes when this instance is taken in
+    Column("calling_ae", String(16), nullable=False),
+    Column("why", String(32), nullable=False),  # the DIMSE status, or that the object ended too early
+    Column("refused_at", UtcTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 purge_requests = Table(
     "purge_requests",
     metadata,

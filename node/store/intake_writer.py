@@ -25,8 +25,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from node.errors import FalxError, Misconfigured
 from node.store import intake_tables as tables
+from node.store import refusals
 from node.store.expiry import carry_out_purges
 from node.store.part10 import FOR_ANALYSIS, FileMeta, Names
+from node.store.refusals import Refusal
 from node.store.spool import Spool
 
 log = structlog.get_logger()
@@ -128,6 +130,7 @@ class IntakeWriter:
         self.spool = spool
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._open: set[str] = set()
+        self._owed: dict[str, Refusal] = {}  # by SOP Instance UID: noted as soon as the index can be written
         self._thread = threading.Thread(target=self._run, name="intake-committer", daemon=True)
         self._lock_file = (spool.folder / "spool.lock").open("w")
         try:
@@ -139,6 +142,8 @@ class IntakeWriter:
             ) from None
         with engine.begin() as connection:  # associations of a process that is gone
             connection.execute(delete(tables.associations))
+            # whose rows are to go when they come; never fewer than there are rows
+            self._refused = refusals.noted(connection)
 
     def __enter__(self) -> IntakeWriter:
         self._thread.start()
@@ -156,6 +161,14 @@ class IntakeWriter:
     def quarantine(self, arrival: Arrival, reason: str) -> None:
         """Keep ``arrival``'s bytes in quarantine as ``unreadable``; return once that is durable."""
         self._do(lambda connection, group: self._set_aside(connection, group, arrival, "unreadable", reason))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Note that an instance was refused, durably; when the index cannot be written it is kept and noted later."""
+        self._refused.add(refusal.sop_instance_uid)
+        try:
+            self._do(_noting(refusal))
+        except NotCommitted:
+            self._owed[refusal.sop_instance_uid] = refusal
 
     def record_commitment(
         self, *, transaction_uid: str, committed: Sequence[str], failed: dict[str, int], calling_ae: str, at: datetime
@@ -201,6 +214,7 @@ class IntakeWriter:
         while True:
             if time.monotonic() - purged_at >= _PURGE_EVERY_S:
                 carry_out_purges(self.engine, self.spool)
+                self._note_owed()
                 purged_at = time.monotonic()
             try:
                 jobs = [self._jobs.get(timeout=_PURGE_EVERY_S)]
@@ -211,6 +225,15 @@ class IntakeWriter:
             self._commit_group([job for job in jobs if job is not None])
             if None in jobs:
                 return
+
+    def _note_owed(self) -> None:
+        """Write the refusals that could not be written when they happened; stop at the first that still cannot."""
+        for uid, refusal in list(self._owed.items()):
+            done: Future[Any] = Future()
+            self._commit_group([(_noting(refusal), done)])
+            if done.exception() is not None:
+                return
+            del self._owed[uid]
 
     def _commit_group(self, jobs: list[_Job]) -> None:
         group = _Group()
@@ -246,6 +269,8 @@ class IntakeWriter:
             group.stored.append(arrival.file)
             connection.execute(_ADD, arrival.row())
             self._note_association(connection, arrival)
+            if arrival.names.sop_instance_uid in self._refused:
+                refusals.forget(connection, arrival.names.sop_instance_uid)
             return Outcome.STORED
         if known.sha256 == arrival.sha256:
             if known.path != str(arrival.file):
@@ -287,3 +312,7 @@ class IntakeWriter:
         kept = self.spool.quarantine(arrival.file, arrival.received_at)
         group.set_aside.append((arrival.file, kept))
         connection.execute(insert(tables.quarantine).values(**arrival.quarantine_row(kept, code, reason)))
+
+
+def _noting(refusal: Refusal) -> Callable[[Connection, _Group], None]:
+    return lambda connection, _group: refusals.note(connection, refusal)

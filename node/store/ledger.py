@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, case, func, insert, or_, select, update
 
 from node.store.ledger_tables import audit, cursors, instances, series, studies, tasks
 from node.study import SeriesState, TaskState, check_transition
@@ -41,9 +41,16 @@ def set_cursor(connection: Connection, name: str, value: int) -> None:
 
 
 def open_series(connection: Connection) -> Sequence[RowMapping]:
-    """Series that are still receiving, or late again."""
+    """Series that are still receiving, or late again; ``reopened_at`` is when the first late instance came."""
     states = (SeriesState.RECEIVING, SeriesState.LATE)
-    query = select(series, studies.c.last_received_at.label("study_last_received_at")).join(studies)
+    late = instances.c.received_at > series.c.completed_at
+    first_late = (
+        select(func.min(instances.c.received_at))
+        .where(instances.c.series_instance_uid == series.c.series_instance_uid, late)
+        .scalar_subquery()
+    )
+    reopened_at = case((series.c.completed_at.is_not(None), first_late)).label("reopened_at")
+    query = select(series, studies.c.last_received_at.label("study_last_received_at"), reopened_at).join(studies)
     return connection.execute(query.where(series.c.state.in_(states))).mappings().all()
 
 
@@ -51,6 +58,12 @@ def instances_of(connection: Connection, series_instance_uid: str) -> Sequence[R
     """The booked instances of a series, in order of arrival."""
     query = select(instances).where(instances.c.series_instance_uid == series_instance_uid)
     return connection.execute(query.order_by(instances.c.intake_seq)).mappings().all()
+
+
+def booked(connection: Connection, series_instance_uid: str) -> frozenset[str]:
+    """The SOP Instance UIDs of a series' booked instances."""
+    query = select(instances.c.sop_instance_uid).where(instances.c.series_instance_uid == series_instance_uid)
+    return frozenset(connection.scalars(query))
 
 
 def series_of(connection: Connection, study_instance_uid: str) -> Sequence[RowMapping]:

@@ -72,13 +72,24 @@ def test_a_disk_that_fills_refuses_politely_and_recovers(
     node = node_factory(small_disk / "node", port, orthanc.port, storage={"min_free_mb": 46})
     node.start()
     study = uid("full")
-    files = write_series(tmp_path / "in", study=study, shape=(40, 512, 512), spacing_mm=(4.0, 0.45, 0.45))
+    files = write_series(tmp_path / "in", study=study, shape=(40, 512, 512), spacing_mm=(6.0, 0.45, 0.45))
     statuses = node.send(files)
     accepted = statuses.count(0)
-    assert 0 < accepted < len(files)
+    assert 110 < accepted * 6.0 < 240, "what is accepted must look like a whole head"
     assert set(statuses) == {0, 0xA700}
     assert sum(row["instances"] for row in node.rows("series", study_instance_uid=study)) <= accepted
     wait_for(lambda: node.settled(study), 240, "an answer on what was accepted")
+    (task,) = node.rows("tasks", study_instance_uid=study)
+    assert task["possibly_incomplete"]
+    assert task["state"] != "analysed" or task["findings"][0]["present"] is not False
+
+    subprocess.run(["mount", "-o", "remount,size=160m", str(small_disk)], check=True)
+    assert set(node.send([file for file, status in zip(files, statuses, strict=True) if status])) == {0}
+    wait_for(lambda: len(node.rows("tasks", study_instance_uid=study)) == 2, 120, "a version on the whole series")
+    wait_for(lambda: node.settled(study), 240, "an answer on the whole series")
+    assert not max(node.rows("tasks", study_instance_uid=study), key=lambda row: int(row["version"]))[
+        "possibly_incomplete"
+    ]
     assert node.stop() == 0
 
 

@@ -80,7 +80,14 @@ WAIT, COMPLETE, FLAGGED = (Verdict.WAIT, False), (Verdict.COMPLETE, False), (Ver
         ("clock back an hour", view(FULL, last_received_at=START + timedelta(hours=1)), 10, COMPLETE),
         ("clock back, watched", view(FULL, last_received_at=START + timedelta(hours=1), unchanged_s=3), 10, WAIT),
         ("clock forward, watched", view(FULL, unchanged_s=3.0), 600, WAIT),
-        ("late slice starts a new cap", view(FULL[:15], last_completed_at=START + timedelta(seconds=880)), 20, WAIT),
+        ("late slice starts a new cap", view(FULL[:15], reopened_at=START + timedelta(seconds=880)), 20, WAIT),
+        ("refused", view(FULL, refused=1), 59, WAIT),
+        ("refused after T1b", view(FULL, refused=1), 60, FLAGGED),
+        ("refused, count confirmed", view(FULL, refused=1, counted=(30, 30)), 60, FLAGGED),
+        ("refused, announced", view(FULL, refused=1, announced_complete=True), 60, FLAGGED),
+        ("refused, association open", view(FULL, refused=1, sender_association_open=True), 899, WAIT),
+        ("unreadable header", view(FULL, unreadable=1), 59, WAIT),
+        ("unreadable header after T1b", view(FULL, unreadable=1), 60, FLAGGED),
     ],
 )  # fmt: skip
 def test_table(name: str, seen: SeriesView, seconds: float, expected: tuple[Verdict, bool]) -> None:
