@@ -1,7 +1,8 @@
-"""`falx backup` and `falx restore`: the databases and the result objects that are not yet confirmed, in one archive.
+"""`falx backup` and `falx restore`: what cannot be had again, in one archive.
 
-Received images are not in it: falx is no archive, and the intake index is rebuilt from the spool. PostgreSQL keeps its
-own backups; the archive then holds the objects only, and says so.
+The databases, the result objects that are not yet confirmed, the report archives' label files and received messages,
+and the deployed models. Received images are not in it: falx is no archive, and the intake index is rebuilt from the
+spool. PostgreSQL keeps its own backups; the archive then holds the files only, and says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,8 @@ from node.store.ledger_tables import deliveries, objects
 from node.study import DeliveryState
 
 MANIFEST = "falx-backup.json"
+FOLDERS = ("labels", "mllp", "retrieved", "models")
+"""Folders of the storage folder that go in whole. Their files never change once they have their name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,8 @@ class BackupContent:
     made_at: str
     databases: tuple[str, ...]
     objects: int
+    folders: tuple[str, ...] = ()
+    files: int = 0  # in the folders
 
 
 @contextmanager
@@ -68,14 +73,36 @@ def back_up(settings: Settings, target: Path) -> BackupContent:
             paths = _open_objects(settings)
             for path in paths:
                 archive.add(storage.folder / path, path)
+            files = _add_folders(archive, storage.folder)  # after the databases: all that these list is there
             content = BackupContent(
-                version=__version__, made_at=now().isoformat(), databases=databases, objects=len(paths)
+                version=__version__,
+                made_at=now().isoformat(),
+                databases=databases,
+                objects=len(paths),
+                folders=FOLDERS,
+                files=files,
             )
             _add_manifest(archive, content)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     return content
+
+
+def _add_folders(archive: tarfile.TarFile, storage: Path) -> int:
+    """Add the finished files and links of FOLDERS; return how many."""
+    added = 0
+    for path in sorted(found for name in FOLDERS for found in (storage / name).rglob("*")):
+        inside = path.relative_to(storage)
+        unfinished = any(part.startswith(".") or part.endswith((".part", ".partial", ".new")) for part in inside.parts)
+        if unfinished or not (path.is_symlink() or path.is_file()):
+            continue
+        try:
+            archive.add(path, inside.as_posix(), recursive=False)
+        except FileNotFoundError:  # a file of an older label set, or of a rolled-back run, goes while this runs
+            continue
+        added += 1
+    return added
 
 
 def _copy_database(source: Path, target: Path) -> None:
@@ -103,27 +130,22 @@ def _open_objects(settings: Settings) -> list[str]:
 
 
 def _add_manifest(archive: tarfile.TarFile, content: BackupContent) -> None:
-    data = json.dumps(
-        {
-            "version": content.version,
-            "made_at": content.made_at,
-            "databases": content.databases,
-            "objects": content.objects,
-        }
-    ).encode()
+    data = json.dumps(asdict(content)).encode()
     entry = tarfile.TarInfo(MANIFEST)
     entry.size, entry.mode = len(data), 0o600
     archive.addfile(entry, io.BytesIO(data))
 
 
 def restore(settings: Settings, source: Path) -> BackupContent:
-    """Put an archive's databases and objects back; the present databases are moved to ``backups/``, never deleted."""
+    """Put an archive's content back; present databases and folders are moved to ``backups/``, never deleted."""
     storage = settings.storage
     with node_lock(storage), tempfile.TemporaryDirectory(dir=storage.folder) as work:
         content = _unpack(source, Path(work))
         aside = storage.folder / "backups" / f"before-restore-{now():%Y%m%dT%H%M%S}"
         for name in content.databases:
             _replace_database(Path(work) / "db" / f"{name}.sqlite", sqlite_path(storage, name), aside)
+        for name in content.folders:
+            _replace_folder(Path(work) / name, storage.folder / name, aside)
         for path in (Path(work) / "outbox").rglob("*"):
             if path.is_file():
                 target = storage.folder / path.relative_to(work)
@@ -140,7 +162,8 @@ def _unpack(source: Path, work: Path) -> BackupContent:
     except (OSError, tarfile.TarError, KeyError) as error:
         raise Misconfigured(f"{source} is not a backup of falx: {error}") from None
     content = json.loads(manifest)
-    return BackupContent(**{**content, "databases": tuple(content["databases"])})
+    lists = {name: tuple(content.get(name, ())) for name in ("databases", "folders")}
+    return BackupContent(**{**content, **lists})
 
 
 def _read(stream: IO[bytes] | None) -> bytes:
@@ -156,3 +179,11 @@ def _replace_database(new: Path, place: Path, aside: Path) -> None:
             shutil.move(old, aside / old.name)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.move(new, place)
+
+
+def _replace_folder(new: Path, place: Path, aside: Path) -> None:
+    aside.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if place.exists():
+        shutil.move(place, aside / place.name)
+    if new.exists():
+        shutil.move(new, place)

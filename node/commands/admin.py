@@ -114,22 +114,28 @@ def conformance(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def backup(target: Annotated[Path, typer.Argument(help="FILE.tar.gz")], config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Save the databases and unconfirmed results; the node may run."""
+    """Save databases, unconfirmed results, label files, received reports and deployed models; the node may run."""
     from node.backup import back_up
 
     settings = _settings(config)
     content = back_up(settings, target)
-    typer.echo(f"{target}: databases {', '.join(content.databases) or 'none'}, {content.objects} unconfirmed objects")
+    typer.echo(
+        f"{target}: databases {', '.join(content.databases) or 'none'}, {content.objects} unconfirmed objects, "
+        f"{content.files} files of {', '.join(content.folders)}"
+    )
     if settings.storage.database:
         typer.echo("the databases are in PostgreSQL: save them with pg_dump")
 
 
 def restore(source: Annotated[Path, typer.Argument(help="FILE.tar.gz")], config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Bring a backup back; the node must be stopped. The present databases are kept in backups/."""
+    """Bring a backup back; the node must be stopped. What it replaces is kept in backups/."""
     from node.backup import restore as bring_back
 
     content = bring_back(_settings(config), source)
-    typer.echo(f"restored {', '.join(content.databases)} and {content.objects} objects of {content.made_at}")
+    typer.echo(
+        f"restored {', '.join(content.databases) or 'no database'}, {content.objects} objects, {content.files} files "
+        f"of {content.made_at}"
+    )
 
 
 def purge(
