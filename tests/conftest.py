@@ -1,4 +1,4 @@
-"""Fixtures that every area uses: free ports, a folder for falx, a real Orthanc; and what `needs` means."""
+"""Fixtures that every area uses: free ports, a folder for falx, a real Orthanc; and what a skip means."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         missing = [name for name in mark.args if shutil.which(name) is None and not Path(f"/usr/sbin/{name}").exists()]
         if missing:
-            text = f"{', '.join(missing)} not installed: run `make packages`"
-            if REQUIRE_ALL:
-                pytest.fail(text, pytrace=False)
+            text = f"{', '.join(missing)} not installed: run `make packages-test`"
             pytest.skip(text)
-    if item.get_closest_marker("shared_data") and not SHARED.is_dir():
+    if _lacks_shared_data(item):
         pytest.skip(f"{SHARED} is absent")
+
+
+def _lacks_shared_data(item: pytest.Item) -> bool:
+    return item.get_closest_marker("shared_data") is not None and not SHARED.is_dir()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under FALX_REQUIRE_ALL=1 every skip is a failure, but those for the absent shared folder."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail") and not _lacks_shared_data(item):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: {why} (FALX_REQUIRE_ALL=1 allows no such skip)"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("Orthanc", "chromium"), pytest
 def show(orthanc_factory: Callable[..., Any]) -> Callable[[ResultRequest, str], OhifView]:
     """Send a result with its sources to Orthanc and open the study in OHIF."""
     if not DIST.is_dir():
-        text = "OHIF is not in cache/ohif: run tests/viewer/fetch_ohif.sh"
-        pytest.fail(text, pytrace=False) if os.environ.get("FALX_REQUIRE_ALL") == "1" else pytest.skip(text)
+        pytest.skip("OHIF is not in cache/ohif: run tests/viewer/fetch_ohif.sh")
 
     def shown(of: ResultRequest, folder: str) -> OhifView:
         orthanc = orthanc_factory()
