@@ -1,12 +1,16 @@
-"""Fetches radiologists' structured reports from a PACS into a folder, day by day: C-FIND, then C-GET.
+"""Fetches radiologists' structured reports from a PACS into a folder, day by day: C-FIND, then C-GET or C-MOVE.
 
 Days already fetched are not asked for again, but for the last few, in which a report may still come. Options of an
-archive of source ``dicom-query``: ``since`` (YYYYMMDD, the first study date), ``look_back_days`` (default 14).
+archive of source ``dicom-query``: ``since`` (YYYYMMDD, the first study date), ``look_back_days`` (default 14),
+``move_ae_title`` and ``move_port``: with them the PACS is asked to move the reports to that AE title, which falx is
+while it asks; without them they come by C-GET on falx's own association.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -15,12 +19,15 @@ from pydicom import Dataset, dcmwrite
 from node import log
 from node.archive.sources import Retrieve
 from node.config import ArchiveSettings, QuerySettings, Settings
+from node.dicom_net.move import ReportMover
 from node.dicom_net.query import find_studies, get_reports
 from node.errors import Misconfigured
 
 LOOK_BACK_DAYS = 14
 FETCHED = ".fetched-until"
 IMAGES = {"CT", "MR"}
+_AE_TITLE_CHARACTERS = 16
+ReportsOf = Callable[[str], list[Dataset]]
 
 
 def retriever(settings: Settings) -> Retrieve:
@@ -29,12 +36,32 @@ def retriever(settings: Settings) -> Retrieve:
     def retrieve(archive: ArchiveSettings, folder: Path) -> None:
         source = peer_of(archive)
         day = _first_day(archive, folder)
-        while day <= date.today():
-            _fetch_day(source, settings.reception.ae_title, day, folder)
-            (folder / FETCHED).write_text(day.isoformat(), encoding="ascii")
-            day += timedelta(days=1)
+        calling_ae = settings.reception.ae_title
+        with _way(archive, source, settings) as reports_of:
+            while day <= date.today():
+                _fetch_day(source, calling_ae, reports_of, day, folder)
+                (folder / FETCHED).write_text(day.isoformat(), encoding="ascii")
+                day += timedelta(days=1)
 
     return retrieve
+
+
+@contextmanager
+def _way(archive: ArchiveSettings, source: QuerySettings, settings: Settings) -> Iterator[ReportsOf]:
+    """How the reports of a study come: by C-MOVE to the port that the options name, else by C-GET."""
+    options, calling_ae = archive.options, settings.reception.ae_title
+    if "move_port" not in options and "move_ae_title" not in options:
+        yield lambda uid: get_reports(source, uid, calling_ae=calling_ae)
+        return
+    title, port = str(options.get("move_ae_title", "")), str(options.get("move_port", ""))
+    if not 0 < len(title) <= _AE_TITLE_CHARACTERS:
+        raise Misconfigured(f"archives.{archive.name}.options.move_ae_title: give 1 to 16 characters, not {title!r}")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise Misconfigured(f"archives.{archive.name}.options.move_port: give the port to listen on, not {port!r}")
+    with ReportMover(
+        source, calling_ae=calling_ae, ae_title=title, port=int(port), host=settings.reception.host
+    ) as mover:
+        yield mover.reports
 
 
 def peer_of(archive: ArchiveSettings) -> QuerySettings:
@@ -59,14 +86,14 @@ def _first_day(archive: ArchiveSettings, folder: Path) -> date:
     return max(first, date.fromisoformat(fetched.read_text(encoding="ascii")) - look_back)
 
 
-def _fetch_day(source: QuerySettings, calling_ae: str, day: date, folder: Path) -> None:
+def _fetch_day(source: QuerySettings, calling_ae: str, reports_of: ReportsOf, day: date, folder: Path) -> None:
     studies = find_studies(source, calling_ae=calling_ae, study_date=f"{day:%Y%m%d}")
     kept = 0
     for study in studies:
         modalities = _modalities(study)
         if modalities and not ({"SR"} <= modalities and modalities & IMAGES):
             continue
-        for report in get_reports(source, str(study.StudyInstanceUID), calling_ae=calling_ae):
+        for report in reports_of(str(study.StudyInstanceUID)):
             kept += _keep(report, modalities, folder / f"{day:%Y%m%d}")
     log.get().info("reports_fetched", day=f"{day:%Y%m%d}", studies=len(studies), reports=kept)
 

@@ -132,6 +132,16 @@ def find_studies(
         return list(find(opened, keys))
 
 
+def report_series(opened: Association, study_instance_uid: str) -> list[Dataset]:
+    """Keys (SERIES level) that retrieve each series of structured reports of a study."""
+    keys = _keys("SERIES", StudyInstanceUID=study_instance_uid, SeriesInstanceUID="", Modality="SR")
+    found = list(find(opened, keys))
+    return [
+        _keys("SERIES", StudyInstanceUID=study_instance_uid, SeriesInstanceUID=str(series.SeriesInstanceUID))
+        for series in found
+    ]
+
+
 def get_reports(query: QuerySettings, study_instance_uid: str, *, calling_ae: str) -> list[Dataset]:
     """Fetch the structured reports of a study by C-GET, on our own association, so no port needs to be open.
 
@@ -158,11 +168,7 @@ def get_reports(query: QuerySettings, study_instance_uid: str, *, calling_ae: st
     handlers = [(evt.EVT_C_STORE, keep)]
     peer = Peer.of(query)
     with association(peer, contexts, calling_ae=calling_ae, handlers=handlers, negotiation=roles) as opened:
-        keys = _keys("SERIES", StudyInstanceUID=study_instance_uid, SeriesInstanceUID="", Modality="SR")
-        for series in list(find(opened, keys)):
-            wanted = _keys(
-                "SERIES", StudyInstanceUID=study_instance_uid, SeriesInstanceUID=str(series.SeriesInstanceUID)
-            )
+        for wanted in report_series(opened, study_instance_uid):
             for status, _identifier in opened.send_c_get(wanted, STUDY_ROOT_GET):
                 code = status.get("Status")
                 if code is None:
