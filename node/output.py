@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,31 @@ def write_json(document: Any, target: str) -> None:
         sys.stdout.write(text)
     else:
         Path(target).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def json_array(target: str) -> Iterator[Callable[[Any], None]]:
+    """Write a JSON array item by item, in bounded memory: give the function that appends one.
+
+    A file gets its name when the array is complete; before that it is ``<name>.part``.
+    """
+    unfinished = Path(f"{target}.part")
+    stream = sys.stdout if target == STDOUT else unfinished.open("w", encoding="utf-8")
+    try:
+        separator = "[\n"
+
+        def append(item: Any) -> None:
+            nonlocal separator
+            stream.write(separator + json.dumps(item, ensure_ascii=False, default=str))
+            separator = ",\n"
+
+        yield append
+        stream.write("[]\n" if separator == "[\n" else "\n]\n")
+    finally:
+        if target != STDOUT:
+            stream.close()
+    if target != STDOUT:
+        unfinished.rename(target)
 
 
 def console(json_target: str = "") -> Console:

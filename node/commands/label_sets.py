@@ -106,25 +106,26 @@ def diff(
 ) -> None:
     """List what changed between two label sets, and why: text, model, or a person's correction."""
     from collections import Counter
+    from contextlib import nullcontext
 
-    from node.output import console, write_json
+    from node.output import console, json_array
     from node.store.database import open_database, reading
     from node.store.labels_diff import diff as changes_between
 
     settings = settings_of(config)
     out = console(json)
-    rows: list[dict[str, Any]] = []
     why: Counter[str] = Counter()
-    with reading(open_database(settings.storage, "labels")) as connection:
+    with (
+        reading(open_database(settings.storage, "labels")) as connection,
+        json_array(json) if json else nullcontext() as append,
+    ):
         for change in changes_between(connection, settings.storage.folder, first, second):
             why[change.why] += 1
-            if json:
-                rows.append(_change_as_dict(change, sentences))
+            if append is not None:
+                append(_change_as_dict(change, sentences))
             else:
                 out.print(_change_in_words(change, sentences), highlight=False, markup=False)
     out.print(", ".join(f"{n} by {reason}" for reason, n in why.most_common()) or "nothing changed")
-    if json:
-        write_json(rows, json)
 
 
 def _change_as_dict(change: Change, sentences: bool) -> dict[str, Any]:
@@ -247,31 +248,3 @@ def draw(archive: ArchiveArgument, config: ConfigOption = DEFAULT_CONFIG) -> Non
     if not sets:
         raise Rejected("no_labels", f"archive {archive} has no label set yet: falx relabel {archive} --now")
     typer.echo(f"{draw_map(settings, chosen, sets[0].set_id)} reports on the map")
-
-
-@labels_app.command("agreement")
-def agreement(
-    model: Annotated[str, typer.Argument(help="ct_haemorrhage or mr_abnormality")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = "",
-) -> None:
-    """Compare an image model's answers with the labels of the reports, month by month: a sign of drift."""
-    from node.archive.agreement import agreement as compare
-    from node.output import console, write_json
-    from node.store.database import open_database, reading
-
-    storage = settings_of(config).storage
-    with reading(open_database(storage, "labels")) as labels, reading(open_database(storage, "ledger")) as ledger:
-        months = compare(labels, ledger, model)
-    if json:
-        write_json([asdict(month) for month in months], json)
-    out = console(json)
-    for one in months:
-        low, high = one.interval
-        kappa = "" if one.kappa is None else f", kappa {one.kappa:.2f}"
-        out.print(
-            f"{one.month}: {one.studies} studies, agreement {one.agreement:.1%} ({low:.1%} to {high:.1%}){kappa}; "
-            f"only the model {one.only_model}, only the report {one.only_report}",
-            highlight=False,
-        )
-    out.print("models are trained on synthetic heads and reports unless they are your own. RESEARCH USE ONLY")

@@ -1,4 +1,4 @@
-"""Subcommands of the report archive: `falx relabel`; `falx labels ...` is in label_sets.py."""
+"""Subcommands of the report archive: `falx relabel`, `falx watch`; `falx labels ...` is in label_sets.py."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from node.commands.label_sets import (
 
 if TYPE_CHECKING:
     from node.archive.relabel import Run
+    from node.archive.watch import Month, Share
     from node.config import ArchiveSettings, Settings
 
 
@@ -114,7 +115,49 @@ def _run_as_dict(run: Run) -> dict[str, Any]:
     }
 
 
+def watch(
+    model: Annotated[str, typer.Argument(help="ct_haemorrhage or mr_abnormality; default: both")] = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = "",
+) -> None:
+    """Compare the image models' answers with the labels of later reports, month by month: a sign of drift."""
+    from node.archive.watch import LABEL_OF
+    from node.archive.watch import watch as compare
+    from node.output import console, write_json
+    from node.store.database import open_database, reading
+
+    storage = settings_of(config).storage
+    with reading(open_database(storage, "labels")) as labels, reading(open_database(storage, "ledger")) as ledger:
+        months = [month for name in ([model] if model else LABEL_OF) for month in compare(labels, ledger, name)]
+    if json:
+        write_json([asdict(month) for month in months], json)
+    out = console(json)
+    for one in months:
+        out.print(_month_in_words(one), highlight=False)
+    if not months:
+        out.print("no analysed study yet")
+    out.print(
+        "The reference is what falx reads in the reports, no truth of its own. Models are trained on synthetic heads "
+        "and reports unless they are your own. RESEARCH USE ONLY"
+    )
+
+
+def _month_in_words(month: Month) -> str:
+    def words(name: str, share: Share) -> str:
+        if share.value is None or share.low is None or share.high is None:
+            return f"{name} -"
+        return f"{name} {share.value:.1%} ({share.low:.1%} to {share.high:.1%}, n {share.n})"
+
+    kappa = "" if month.kappa is None else f", kappa {month.kappa:.2f}"
+    return (
+        f"{month.model} {month.month}: {month.studies} studies with a report, {month.without_report} without; "
+        f"{words('PPV', month.ppv)}, {words('sensitivity', month.sensitivity)}, "
+        f"{words('specificity', month.specificity)}{kappa}"
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add this group's subcommands to ``falx``."""
     app.command()(relabel)
+    app.command()(watch)
     app.add_typer(labels_app, name="labels")

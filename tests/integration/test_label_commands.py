@@ -86,7 +86,8 @@ def test_from_an_archive_to_a_label_file(falx: Falx) -> None:
     assert (rows["A3"]["mass"], rows["A3"]["intracranial_haemorrhage"]) == ("1", "")
     assert "2 corrections undone" in falx("labels", "undo", group)
     assert "13 reports on the map" in falx("labels", "map", "ris")
-    assert falx.json("labels", "agreement", "ct_haemorrhage") == []
+    assert falx.json("watch") == []
+    assert "no analysed study yet" in falx("watch", "ct_haemorrhage")
 
 
 def test_when_an_archive_is_due(falx: Falx) -> None:
@@ -106,7 +107,7 @@ def test_what_cannot_be_done_is_said(falx: Falx) -> None:
         (("labels", "correct", "ris", "A1", "mass=maybe"), "label=1"),
         (("labels", "correct", "ris", "A1", "moss=1"), "no such label"),
         (("labels", "correct", "ris", "A7", "mass=1"), "no such report"),
-        (("labels", "agreement", "moss"), "ct_haemorrhage"),
+        (("watch", "moss"), "ct_haemorrhage"),
         (("labels", "export", "moss", "--out", str(falx.root / "x.csv")), "'moss' has no labels; there are: ris"),
     ):
         with pytest.raises(Rejected, match=message):

@@ -1,10 +1,10 @@
-"""What pages and commands do with label sets: list, search, correct, undo, diff, export, map, agreement."""
+"""What pages and commands do with label sets: list, search, correct, undo, diff, export, map, watch."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from sqlalchemy import insert
 
 from inference.labels import REPORT_LABELS
 from inference.training.label_file import read_label_file
-from node.archive.agreement import agreement, wilson
 from node.archive.embedding_map import make_map
 from node.archive.engines import LocalEngine
+from node.archive.watch import watch, wilson
 from node.errors import Corrupt, Misconfigured, Rejected
 from node.store import labels as store
 from node.store import labels_corrections as corrections
@@ -336,15 +336,15 @@ def test_the_embedding_map_holds_each_report_once(
     assert [row.report_id for row in rows] == [points[5].report_id, points[2].report_id]
 
 
-def test_agreement_of_reports_and_image_model(archive: Archive) -> None:
-    receive(archive, *((f"1.{i}", f"A{i}", f"p{i}") for i in range(8)))
+def test_the_image_model_watched_with_the_reports_that_came_later(archive: Archive) -> None:
+    receive(archive, *((f"1.{i}", f"A{i}", f"p{i}") for i in range(10)))
     archive.write("a.csv", [(f"A{i}", "Normal.") for i in range(8)])
     archive.run()
     for i in range(8):
         correct(archive, [f"A{i}"], intracranial_haemorrhage=int(i < 4))
     with archive.ledger.begin() as connection:
-        for i in range(8):
-            present = i in (0, 1, 2, 7)
+        for i in range(10):
+            present = i in (0, 1, 2, 7, 8)
             connection.execute(
                 insert(tasks).values(
                     study_instance_uid=f"1.{i}",
@@ -355,17 +355,22 @@ def test_agreement_of_reports_and_image_model(archive: Archive) -> None:
                     last_instance_at=now(),
                     created_at=now(),
                     run_after=now(),
-                    finished_at=now(),
+                    finished_at=now() if i < 9 else datetime(2026, 1, 5, tzinfo=UTC),
                     findings=[{"label": "intracranial_haemorrhage", "present": present}],
                 )
             )
     with reading(archive.labels) as labels, reading(archive.ledger) as ledger:
-        (month,) = agreement(labels, ledger, "ct_haemorrhage")
-        assert agreement(labels, ledger, "mr_abnormality") == []
+        earlier, month = watch(labels, ledger, "ct_haemorrhage")
+        assert watch(labels, ledger, "mr_abnormality") == []
         with pytest.raises(Rejected):
-            agreement(labels, ledger, "moss")
+            watch(labels, ledger, "moss")
     assert (month.both_present, month.only_report, month.only_model, month.both_absent) == (3, 1, 1, 3)
-    assert month.agreement == 0.75
+    assert month.without_report == 1, "its report has not come, or says neither yes nor no"
+    assert (month.agreement.value, month.agreement.n) == (0.75, 8)
     assert month.kappa == pytest.approx(0.5)
-    assert month.interval == pytest.approx(wilson(6, 8))
+    assert (month.agreement.low, month.agreement.high) == pytest.approx(wilson(6, 8))
     assert wilson(6, 8) == pytest.approx((0.4093, 0.9285), abs=1e-3)
+    assert (month.ppv.value, month.ppv.n) == (0.75, 4)
+    assert (month.sensitivity.value, month.specificity.value) == (0.75, 0.75)
+    assert (earlier.month, earlier.studies, earlier.without_report) == ("2026-01", 0, 1)
+    assert (earlier.ppv.value, earlier.kappa) == (None, None)

@@ -1,12 +1,14 @@
-"""Do the image models and the reports agree? Month by month, as the signal that a model drifts.
+"""Watches the image models with the labels of the reports that came later: month by month, as the signal of drift.
 
-The report's label is no truth of its own (it is another model's reading of another text), but what changes from one
-month to the next is worth a look. Never used to judge a single study.
+Joined by Study Instance UID, else by accession number. The report's label is no truth of its own (it is another
+model's reading of another text), but what changes from one month to the next is worth a look. Never used to judge a
+single study.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,25 +27,39 @@ PAGE_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
+class Share:
+    """A proportion of ``n`` studies with Wilson's 95 % interval; ``value`` and the limits are None for no study."""
+
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Month:
     """A month's studies with both answers; the report's label counts as the reference.
 
-    ``kappa`` is Cohen's, None when one side always says the same; the interval is Wilson's, 95 %.
+    ``without_report``: analysed, but no report that says yes or no is there (yet); they are in no other figure.
+    ``kappa`` is Cohen's, None when one side always says the same or there is no study.
     """
 
     model: str
     month: str
     studies: int
+    without_report: int
     both_present: int
     only_model: int
     only_report: int
     both_absent: int
-    agreement: float
-    interval: tuple[float, float]
+    ppv: Share
+    sensitivity: Share
+    specificity: Share
+    agreement: Share
     kappa: float | None
 
 
-def agreement(labels: Connection, ledger: Connection, model: str) -> list[Agreement]:
+def watch(labels: Connection, ledger: Connection, model: str) -> list[Month]:
     """Compare a model's current answers with the labels of the reports, per month of the analysis, oldest first.
 
     Raises
@@ -53,29 +69,47 @@ def agreement(labels: Connection, ledger: Connection, model: str) -> list[Agreem
     """
     if model not in LABEL_OF:
         raise Rejected("unknown_model", f"no model is called {model!r}: {', '.join(LABEL_OF)}")
-    tables: dict[str, list[int]] = {}
+    tables: dict[str, Counter[tuple[bool, bool | None]]] = {}
     for month, present, reported in _pairs(labels, ledger, model):
-        table = tables.setdefault(month, [0, 0, 0, 0])
-        table[2 * (not reported) + (not present)] += 1  # [both, only report, only model, neither]
-    return [_month(model, month, *tables[month]) for month in sorted(tables)]
+        tables.setdefault(month, Counter())[present, reported] += 1
+    return [_month(model, month, tables[month]) for month in sorted(tables)]
 
 
-def _month(model: str, month: str, both: int, only_report: int, only_model: int, neither: int) -> Agreement:
+def _month(model: str, month: str, table: Counter[tuple[bool, bool | None]]) -> Month:
+    both, only_model = table[True, True], table[True, False]
+    only_report, neither = table[False, True], table[False, False]
     n = both + only_report + only_model + neither
-    observed = (both + neither) / n
-    by_chance = ((both + only_model) * (both + only_report) + (neither + only_model) * (neither + only_report)) / n**2
-    return Agreement(
+    return Month(
         model=model,
         month=month,
         studies=n,
+        without_report=table[True, None] + table[False, None],
         both_present=both,
-        only_model=only_model,
         only_report=only_report,
+        only_model=only_model,
         both_absent=neither,
-        agreement=observed,
-        interval=wilson(both + neither, n),
-        kappa=None if by_chance == 1.0 else (observed - by_chance) / (1.0 - by_chance),
+        ppv=_share(both, both + only_model),
+        sensitivity=_share(both, both + only_report),
+        specificity=_share(neither, neither + only_model),
+        agreement=_share(both + neither, n),
+        kappa=_kappa(both, only_model, only_report, neither),
     )
+
+
+def _kappa(both: int, only_model: int, only_report: int, neither: int) -> float | None:
+    n = both + only_report + only_model + neither
+    if not n:
+        return None
+    observed = (both + neither) / n
+    by_chance = ((both + only_model) * (both + only_report) + (neither + only_model) * (neither + only_report)) / n**2
+    return None if by_chance == 1.0 else (observed - by_chance) / (1.0 - by_chance)
+
+
+def _share(successes: int, n: int) -> Share:
+    if not n:
+        return Share(n=0, value=None, low=None, high=None)
+    low, high = wilson(successes, n)
+    return Share(n=n, value=successes / n, low=low, high=high)
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -86,16 +120,16 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def _pairs(labels: Connection, ledger: Connection, model: str) -> Iterator[tuple[str, bool, bool]]:
-    """(month, model says present, report says present) of the studies on which both say yes or no."""
+def _pairs(labels: Connection, ledger: Connection, model: str) -> Iterator[tuple[str, bool, bool | None]]:
+    """(month, model says present, report says present: None for no report that decides) of the studies analysed."""
     after = 0
     while page := _answers(ledger, model, after):
         reported = _reported(labels, page, LABEL_OF[model])
         for row in page:
             value = reported.get(row.study_instance_uid, reported.get(row.accession_number))
             present = next((f.get("present") for f in row.findings if f.get("label") == LABEL_OF[model]), None)
-            if value is not None and present is not None:
-                yield f"{row.finished_at:%Y-%m}", bool(present), bool(value)
+            if present is not None:
+                yield f"{row.finished_at:%Y-%m}", bool(present), None if value is None else bool(value)
         after = page[-1].task_id
 
 
