@@ -2,7 +2,8 @@
 
     supervisor ── reception   Storage SCP; the only writer of the intake
                ├─ worker      models warm; answers tasks (one process a GPU or CPU share)
-               └─ service     completion, delivery, commitment, relabelling, purge, pages
+               └─ service     completion, delivery, commitment, purge: of several, one at a time (ADR 51);
+                              relabelling, pages: each
 
 The processes share the spool and the databases, nothing else, so each may be killed and started again on its own.
 """
@@ -16,8 +17,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +29,13 @@ from node import log
 from node.backup import node_lock
 from node.config import Settings
 from node.errors import FalxError, Misconfigured
-from node.store import ledger
+from node.store import leases, ledger
 from node.store.database import NAMES, open_database
 
 DRAIN_S = 60.0
+SERVICE_LEASE = "service"
+LEASE, RENEW_S, LOOK_S = timedelta(seconds=60), 10.0, 1.0
+Part = Callable[[Settings, threading.Event], None]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 
 
@@ -207,16 +212,45 @@ def _service(settings: Settings, number: int, stop: threading.Event) -> None:
     def relabelling(settings: Settings, stop: threading.Event) -> None:
         run_scheduler(settings, stop, retriever(settings))
 
-    failed: list[BaseException] = []
-    parts: list[Callable[[Settings, threading.Event], None]] = [
-        assembly,
-        run_delivery,
-        relabelling,
-        run_purge,
-        run_web,
-    ]
+    def alone(settings: Settings, stop: threading.Event) -> None:
+        ledger_engine = open_database(settings.storage, "ledger")
 
-    def guard(part: Callable[[Settings, threading.Event], None]) -> None:
+        def keep_lease(_settings: Settings, stop: threading.Event) -> None:
+            _keep_lease(ledger_engine, stop)
+
+        if _wait_for_lease(ledger_engine, stop):
+            try:
+                _run_parts([assembly, run_delivery, run_purge, keep_lease], settings, stop)
+            finally:
+                leases.release(ledger_engine, SERVICE_LEASE)
+
+    _run_parts([alone, relabelling, run_web], settings, stop)
+
+
+def _wait_for_lease(engine: Engine, stop: threading.Event) -> bool:
+    """Wait until no other service process is at work; False when ``stop`` came first."""
+    waits = False
+    while not leases.acquire(engine, SERVICE_LEASE, LEASE):
+        if not waits:
+            log.get().warning("service_standby", why="another service process is at work; this one takes over from it")
+        waits = True
+        if stop.wait(LOOK_S):
+            return False
+    log.get().info("service_active")
+    return True
+
+
+def _keep_lease(engine: Engine, stop: threading.Event) -> None:
+    while not stop.wait(RENEW_S):
+        if not leases.acquire(engine, SERVICE_LEASE, LEASE):
+            raise FalxError("another service process took over while this one stood still for a minute")
+
+
+def _run_parts(parts: Sequence[Part], settings: Settings, stop: threading.Event) -> None:
+    """Run each part in a thread until ``stop``, which the first that fails sets; raise FalxError then."""
+    failed: list[BaseException] = []
+
+    def guard(part: Part) -> None:
         try:
             part(settings, stop)
         except BaseException as error:
