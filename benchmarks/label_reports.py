@@ -116,16 +116,22 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=20_000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--reports-file", type=Path, help="keep the reports here, or take those that are there")
+    parser.add_argument("--make-only", action="store_true", help="write the reports, measure nothing")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
-        corpus = write_reports(source, options.reports)
+        source, out = options.reports_file or Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
+        described = source.with_suffix(".corpus.json")
+        if not source.exists():
+            described.write_text(json.dumps(write_reports(source, options.reports)), encoding="utf-8")
+        corpus = json.loads(described.read_text(encoding="utf-8"))
+        if options.make_only:
+            return
         seconds, cpu, peak = run(source, out, options.processes)
         with out.open("rb") as file:
             rows = sum(1 for _ in file)
     result = {
-        "reports": options.reports,
-        "rows_written": rows,
+        "reports": rows,
         **corpus,
         "processes": options.processes,
         "seconds": round(seconds, 2),

@@ -6,6 +6,7 @@ import base64
 import csv
 import gzip
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,6 +151,21 @@ def test_a_file_without_the_columns_among_others_is_flagged(tmp_path: Path) -> N
     assert isinstance(report, Report)
     assert isinstance(flag, Flagged)
     assert flag.code == "missing_column"
+
+
+def test_a_file_without_a_header_is_not_quoted_and_a_name_in_another_encoding_is_read(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [["1", "x"]])
+    write_csv(tmp_path / "b.csv", [], ["7", "Mr Doe fell from the stairs; no haemorrhage was found in his head."])
+    (tmp_path / "c.csv").write_bytes(bytes(range(128, 256)) * 9)
+    write_csv(Path(os.fsdecode(os.fsencode(tmp_path / "z") + b"\xe4.csv")), [["9", "Normal."]])
+    _, headless, noise, latin = read(archive("csv", tmp_path, COLUMNS))
+    assert isinstance(headless, Flagged)
+    assert isinstance(noise, Flagged)
+    assert "Doe" not in headless.text
+    assert "its columns are 7, (a cell of 66 characters)" in headless.text
+    noise.text.encode("utf-8")
+    assert isinstance(latin, Report)
+    assert latin.source_position == "z\\udce4.csv, row 2"
 
 
 def test_ten_megabytes_nul_bytes_and_ragged_rows(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from node.config import ArchiveSettings
 from node.errors import Misconfigured
 from node.store.labels_values import REPORT_FIELDS, Flagged, Report
 
+_LONGEST_SHOWN_NAME = 40
+_MOST_SHOWN_NAMES = 30
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -54,7 +57,7 @@ class Columns:
         if missing:
             raise Misconfigured(
                 f"archives.{self.archive}.columns: not in the source: {', '.join(missing)}; "
-                f"its columns are {', '.join(there) or '(none)'}"
+                f"its columns are {_shown(there)}"
             )
         fields = {name: columns for name, columns in self.fields.items() if set(columns) <= set(there)}
         return Columns(fields, self.archive, self.modality)
@@ -92,6 +95,16 @@ class Columns:
             return as_text(row.get(columns[0]), flags)
         sections = ((column, as_text(row.get(column), flags).strip()) for column in columns)
         return "\n".join(f"{name.replace('_', ' ').capitalize()}: {text}" for name, text in sections if text)
+
+
+def _shown(names: list[str]) -> str:
+    """Column names for a message. A file without a header has a report in the first line: never quote that."""
+    shown = [
+        name if len(name) <= _LONGEST_SHOWN_NAME and name.isprintable() else f"(a cell of {len(name)} characters)"
+        for name in names[:_MOST_SHOWN_NAMES]
+    ]
+    more = len(names) - len(shown)
+    return ", ".join([*shown, f"and {more} more"] if more else shown) or "(none)"
 
 
 def checked(report: Report) -> Report | Flagged:

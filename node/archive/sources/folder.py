@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, ClassVar, TextIO
 from node.config import ArchiveSettings
 from node.errors import Misconfigured
 from node.store.labels_values import Flagged, Part, Report
+
+
+_ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 class FolderSource(ABC):
@@ -51,12 +55,20 @@ class FolderSource(ABC):
                     yield Path(folder) / name
 
     def key(self, path: Path) -> str:
-        """The name of a file in messages and in the label store."""
-        return path.name if path == self.location else path.relative_to(self.location).as_posix()
+        """The name of a file in messages and in the label store; bytes of it that are no UTF-8 as ``\\udcff``."""
+        name = path.name if path == self.location else path.relative_to(self.location).as_posix()
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    def path(self, key: str) -> Path:
+        """The file of a key."""
+        if self.location.is_file():
+            return self.location
+        path = self.location / key
+        return path if path.exists() else self.location / _ESCAPED.sub(lambda m: chr(int(m.group(1), 16)), key)
 
     def read(self, part: Part, position: str | None) -> Iterator[tuple[str, Report | Flagged]]:
         """Read a file's records after ``position``; what stops the reading comes as a Flagged that ends the part."""
-        path = self.location if self.location.is_file() else self.location / part.key
+        path = self.path(part.key)
         done = int(position or 0)
         number = 0
         try:
