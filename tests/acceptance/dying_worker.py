@@ -1,6 +1,6 @@
-"""A worker that kills itself once before or after a step of the pipeline; run by test_kill.py as a process of its own.
+"""A worker that kills itself before or after a step of the pipeline on one study; test_kill.py runs it as a process.
 
-python dying_worker.py STEP before|after -c config.yaml
+python dying_worker.py STEP before|after STUDY_INSTANCE_UID -c config.yaml
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import RowMapping
+
 import node.pipeline
+import node.worker
 from node import log, service
 from node.config import load
 from node.worker import run_worker
@@ -22,18 +25,32 @@ STEPS = ("gather", "answered_before", "analyse_series", "build", "store", "commi
 
 def dying(step: Callable[..., Any], when: str) -> Callable[..., Any]:
     def run(*args: Any, **named: Any) -> Any:
-        if when == "before":
+        if at_hand == study and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        step(*args, **named)
-        os.kill(os.getpid(), signal.SIGKILL)
+        answer = step(*args, **named)
+        if at_hand == study:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    return run
+
+
+def noting(run_task: Callable[..., None]) -> Callable[..., None]:
+    def run(task: RowMapping, bench: Any) -> None:
+        global at_hand  # noqa: PLW0603  one study at a time in this process
+        at_hand = task["study_instance_uid"]
+        run_task(task, bench)
 
     return run
 
 
 if __name__ == "__main__":
-    name, when, _, config = sys.argv[1:5]
+    name, when, study, _, config = sys.argv[1:6]
+    at_hand = ""
     assert name in STEPS
     setattr(node.pipeline, name, dying(getattr(node.pipeline, name), when))
+    node.worker.run_task = noting(node.pipeline.run_task)
     settings = load(Path(config))
+    assert settings.models.studies_at_once == 1
     log.set_up(settings.log, "dying-worker")
     run_worker(settings, service.worker_name("worker-0"), service.stop_on_signals())
