@@ -39,6 +39,7 @@ def examine(settings: Settings) -> list[Diagnosis]:
         _databases,
         _ports,
         _destinations,
+        _archives,
         _models,
         _device,
         _clock,
@@ -149,6 +150,29 @@ def _destinations(settings: Settings) -> Iterator[Diagnosis]:
             else f"check host, port and AE title of {destination.ae_title}, the firewall, and that it knows"
             f" {settings.reception.ae_title}",
         )
+
+
+def _archives(settings: Settings) -> Iterator[Diagnosis]:
+    """Schedule, place and columns of each report archive, as a run would find them."""
+    from node.archive.cron import trigger_of
+    from node.archive.sources import open_source
+    from node.report_retrieval import retriever
+
+    for archive in settings.archives:
+        try:
+            trigger = trigger_of(archive.cron, f"archives.{archive.name}.cron")
+            open_source(archive, settings.storage.folder, retriever(settings)).check()
+        except (FalxError, OSError) as error:
+            yield Diagnosis(
+                what=f"archive {archive.name}",
+                ok=False,
+                found=str(error),
+                remedy="correct it in config.yaml; docs/report_archive.md names the options of each source",
+            )
+        else:
+            following = trigger.get_next_fire_time(None, now().astimezone())
+            when = f"next run {following:%Y-%m-%d %H:%M}" if following else "its schedule names no day to come"
+            yield Diagnosis(what=f"archive {archive.name}", ok=True, found=f"{archive.source}, {when}")
 
 
 def _models(settings: Settings) -> Iterator[Diagnosis]:
