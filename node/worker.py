@@ -1,4 +1,4 @@
-"""The worker process: models loaded once, then one claimed task after the other."""
+"""The worker process: models loaded once, and again when others are deployed; one claimed task after the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping
 
 from inference.engine import Engine as InferenceEngine
 from inference.engine import shipped
-from inference.weights import read_metadata
+from inference.weights import METADATA, read_metadata
 from node import log
 from node.batching import Batcher
 from node.config import Settings
@@ -21,7 +21,8 @@ from node.store import ledger
 from node.store.database import now, open_database
 from node.study import TaskState
 
-IDLE_S = 0.2
+IDLE_S, LOOK_S = 0.2, 2.0
+Serving = dict[str, bytes | None]
 
 
 def model_folder(settings: Settings, purpose: str) -> Path:
@@ -59,7 +60,7 @@ def load_engine(settings: Settings, folders: Mapping[str, Path]) -> InferenceEng
 def open_bench(settings: Settings) -> Bench:
     """Everything a worker needs, models warm."""
     models = settings.models.enabled
-    folders = {purpose: model_folder(settings, purpose) for purpose in models}
+    folders = {purpose: model_folder(settings, purpose).resolve() for purpose in models}  # a link may change meanwhile
     shadows = {purpose: model.shadow_folder for purpose, model in models.items() if model.shadow_folder}
     return Bench(
         settings=settings,
@@ -71,19 +72,62 @@ def open_bench(settings: Settings) -> Bench:
 
 
 def run_worker(settings: Settings, name: str, stop: threading.Event) -> None:
-    """Answer tasks until ``stop``; the tasks in hand are finished first."""
+    """Answer tasks until ``stop``; the tasks in hand are finished first. A newly deployed model is taken up between."""
+    seen = _what_serves(settings)
     bench = open_bench(settings)
     with bench.ledger.begin() as connection:
         ledger.release_claims(connection, name)  # of a predecessor that was killed
     log.get().info("worker_ready", worker=name)
+    while True:
+        seen = _answer_until_models_change(bench, name, stop, seen)
+        if stop.is_set():
+            return
+        try:
+            renewed = open_bench(settings)
+        except Misconfigured as error:  # a bad model must not stop those that serve
+            log.get().error("new_model_refused", worker=name, why=str(error))
+        else:
+            _close(bench)
+            bench = renewed
+            log.get().info("models_reloaded", worker=name)
+
+
+def _close(bench: Bench) -> None:
+    for engine in (bench.engine, bench.shadow_engine):
+        if isinstance(engine, Batcher):
+            engine.close()
+    bench.ledger.dispose()
+
+
+def _answer_until_models_change(bench: Bench, name: str, stop: threading.Event, seen: Serving) -> Serving:
+    """Answer tasks with ``bench`` until ``stop`` or until other models are to serve; return what serves then."""
+    turn = threading.Event()
     hands = [
-        threading.Thread(target=_answer_tasks, args=(bench, f"{name}#{number}", stop), name=f"study-{number}")
-        for number in range(settings.models.studies_at_once)
+        threading.Thread(target=_answer_tasks, args=(bench, f"{name}#{number}", turn), name=f"study-{number}")
+        for number in range(bench.settings.models.studies_at_once)
     ]
     for hand in hands:
         hand.start()
-    for hand in hands:
-        hand.join()
+    try:
+        while not stop.wait(LOOK_S):
+            if (now_serving := _what_serves(bench.settings)) != seen:
+                return now_serving
+        return seen
+    finally:
+        turn.set()
+        for hand in hands:
+            hand.join()
+
+
+def _what_serves(settings: Settings) -> Serving:
+    """The description, with hash and thresholds, of each model that is to serve; None where it cannot be read."""
+    serving: Serving = {}
+    for purpose in settings.models.enabled:
+        try:
+            serving[purpose] = (model_folder(settings, purpose) / METADATA).read_bytes()
+        except OSError:
+            serving[purpose] = None
+    return serving
 
 
 def _answer_tasks(bench: Bench, name: str, stop: threading.Event) -> None:

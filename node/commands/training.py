@@ -175,14 +175,14 @@ def deploy(
     if rollback:
         purpose = which_deployed(settings.storage.folder, model)
         folder = roll_back(settings.storage.folder, purpose)
-        text.print(f"{purpose}: {folder} serves again; restart the workers")
+        text.print(f"{purpose}: {folder} serves again; the workers take it up")
         if json:
             write_json({"rolled_back": purpose, "folder": str(folder)}, json)
         return
     if not model:
         raise Misconfigured("give the model folder to deploy, or --rollback")
     document = deploy_model(settings, Path(model), studies, labels or [])
-    done = "deployed; restart the workers to load it" if document["accepted"] else "refused"
+    done = "deployed; the workers take it up between two studies" if document["accepted"] else "refused"
     text.print(f"{done}: {document['why']}")
     if json:
         write_json(document, json)
