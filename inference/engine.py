@@ -16,6 +16,7 @@ from typing import Protocol, Self, cast
 import torch
 
 from inference.result import InferenceResult, ModelId
+from inference.slice_level import SliceLevelModel, SliceLevels
 from inference.volume import Volume
 from inference.weights import WrongModel, read_metadata, shipped
 
@@ -86,10 +87,20 @@ class Engine:
         self._models = {
             purpose: _load(purpose, folder, self.device, points.get(purpose)) for purpose, folder in folders.items()
         }
+        self._slice_levels = SliceLevelModel.load()
 
     def model_id(self, purpose: str) -> ModelId:
         """Return which weights answer for a purpose."""
         return self._model(purpose).model_id
+
+    @property
+    def slice_level_id(self) -> ModelId:
+        """Which weights place slices."""
+        return self._slice_levels.model
+
+    def locate(self, volume: Volume) -> SliceLevels:
+        """Say where in the head each slice of a volume lies."""
+        return self._slice_levels.levels(volume)
 
     def warm_up(self) -> None:
         """Warm every model."""

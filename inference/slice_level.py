@@ -1,12 +1,14 @@
 """Where in the head a slice lies: below the brain, brain, above it, or no head at all; and its height in millimetres.
 
-The node uses it to leave out slices that hold no brain and to find the head in a longer series. The shipped model was
+The node uses it to leave out slices that hold no brain and to find the head in a longer series
+(:mod:`inference.head_part`). The shipped model was
 trained on synthetic heads, CT and MR of random contrast, and on synthetic bodies and phantoms; nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +27,15 @@ CT_WINDOW_HU = (-60.0, 140.0)
 LEVEL_UNIT_MM = 50.0
 CLASSES = ("below", "brain", "above", "no_head")
 BRAIN = CLASSES.index("brain")
-BRAIN_MM = (-62.0, 79.0)  # of synthetic heads: below lie 1 % of the slices with brain, above 0.7 %
+BRAIN_MM = (-60.0, 80.0)  # height at which a slice is as likely to show brain as not
+BRAIN_EDGE_MM = 6.0  # how soft these edges are: heads are not alike, and the height is read to some millimetres
 ANCHOR_MM = (-40.0, 60.0)  # levels that are plainly inside the brain
 MIN_ANCHORS = 6
 MAX_SPREAD_MM = 20.0
 MIN_RUN = 3  # shorter runs of brain slices are stray votes
-MAX_GAP = 2  # slices inside the brain that the network doubts
+STRONGEST = 4.0  # log odds: no slice speaks louder, so one doubtful slice does not cut a head in two
+BLOCK_MM = 160.0  # so much of a long series is centred at a time: a head lies elsewhere than the body below it
+LONG_MM = 260.0  # longer than a head with its neck
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -76,23 +81,43 @@ class SliceLevels:
 
     @property
     def brain(self) -> npt.NDArray[np.bool_]:
-        """Which slices show brain: the network's likelier answer, within the height that a brain can have."""
-        said = np.asarray(self.probabilities[:, BRAIN] >= 0.5)
-        height = self.height_mm
-        if height is None:
-            return said
-        low, high = BRAIN_MM
-        return np.asarray(said & (height > low) & (height < high))
+        """Which slices show brain: one run of a series; each by itself where there is no series."""
+        run = self.brain_run()
+        if not self.positions_mm or len(self.probabilities) < MIN_RUN:
+            return np.asarray(self.probabilities[:, BRAIN] >= 0.5)
+        marked = np.zeros(len(self.probabilities), dtype=bool)
+        if run is not None:
+            marked[run.start : run.stop] = True
+        return marked
 
     def brain_run(self) -> range | None:
-        """The longest run of brain slices, small gaps closed; None when there is no head in the series."""
-        marked = np.flatnonzero(self.brain)
-        if len(marked) == 0:
-            return None
-        breaks = np.flatnonzero(np.diff(marked) > MAX_GAP + 1)
-        runs = np.split(marked, breaks + 1)
-        longest = max(runs, key=len)
-        return range(int(longest[0]), int(longest[-1]) + 1) if len(longest) >= MIN_RUN else None
+        """The run of slices most likely to be the brain: largest sum of log odds; None when there is no head.
+
+        A head holds its brain in one piece, so stray votes elsewhere do not count and a doubtful slice inside does.
+        """
+        odds = self._log_odds()
+        best, best_sum, start, running = range(0), 0.0, 0, 0.0
+        for z, value in enumerate(odds):
+            if running <= 0.0:
+                start, running = z, 0.0
+            running += float(value)
+            if running > best_sum:
+                best, best_sum = range(start, z + 1), running
+        return best if len(best) >= MIN_RUN else None
+
+    def _log_odds(self) -> FloatArray:
+        """Brain against anything else, by what the network sees; the height may object, it does not vouch.
+
+        A height is right to about 15 mm where the brain ends, the network to a slice; but it takes a face for brain
+        that lies where no brain can be.
+        """
+        chance = np.clip(self.probabilities[:, BRAIN], 1e-6, 1 - 1e-6)
+        odds = np.clip(np.log(chance / (1 - chance)), -STRONGEST, STRONGEST)
+        height = self.height_mm
+        if height is not None:
+            inside_mm = np.minimum(height - BRAIN_MM[0], BRAIN_MM[1] - height)
+            odds = odds + np.clip(inside_mm / BRAIN_EDGE_MM, -STRONGEST, 0.0)
+        return np.asarray(odds, dtype=np.float32)
 
 
 class SliceNet(nn.Module):
@@ -132,10 +157,31 @@ class SliceLevelModel:
         return cls(network, metadata.model_id, classes)
 
     def levels(self, volume: Volume) -> SliceLevels:
-        """Place every slice of a volume."""
+        """Place every slice of a volume; of a long series the head is looked for first, and then looked at again."""
+        positions = volume.geometry.positions_mm
+        found = self.levels_of(self._pictures(volume, 0, len(positions)), positions)
+        run = found.brain_run()
+        if run is None or positions[-1] - positions[0] <= LONG_MM:
+            return found
+        middle = (positions[run.start] + positions[run.stop - 1]) / 2
+        first, last = np.searchsorted(positions, (middle - LONG_MM / 2, middle + LONG_MM / 2))
+        closer = self.levels_of(self._pictures(volume, int(first), int(last)))
+        probabilities, level_mm = found.probabilities.copy(), found.level_mm.copy()
+        probabilities[first:last], level_mm[first:last] = closer.probabilities, closer.level_mm
+        return replace(found, probabilities=probabilities, level_mm=level_mm)
+
+    def _pictures(self, volume: Volume, first: int, last: int) -> torch.Tensor:
+        """Prepared slices ``first`` to ``last``, a block at a time when they are more than a head."""
         _, row_mm, column_mm = volume.geometry.spacing_zyx_mm
-        pictures = prepare(volume.voxels, (row_mm, column_mm), volume.modality == "CT")
-        return self.levels_of(pictures, volume.geometry.positions_mm)
+        positions = volume.geometry.positions_mm[first:last]
+        blocks = -(-(positions[-1] - positions[0]) // BLOCK_MM) if positions[-1] - positions[0] > LONG_MM else 1
+        edges = np.linspace(first, last, int(blocks) + 1).round().astype(int)
+        return torch.cat(
+            [
+                prepare(volume.voxels[start:end], (row_mm, column_mm), volume.modality == "CT")
+                for start, end in pairwise(edges)
+            ]
+        )
 
     def levels_of(self, pictures: torch.Tensor, positions_mm: tuple[float, ...] = ()) -> SliceLevels:
         """Place prepared slices ``[n, 2, 64, 64]``; with their positions, as a series."""

@@ -14,8 +14,10 @@ from typing import Literal, Protocol
 import pydicom
 from pydicom.dataset import Dataset
 
+from inference.head_part import only_head
 from inference.result import InferenceResult, ModelId, Reason
 from inference.series_reader import Unreadable, read_volume
+from inference.slice_level import SliceLevels
 from inference.volume import Volume
 from node.study import TaskState
 
@@ -28,6 +30,13 @@ class Analyst(Protocol):
 
     def model_id(self, purpose: str) -> ModelId:
         """Return which weights answer for a purpose."""
+
+    @property
+    def slice_level_id(self) -> ModelId:
+        """Which weights place slices."""
+
+    def locate(self, volume: Volume) -> SliceLevels:
+        """Say where in the head each slice of a volume lies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +65,7 @@ class Analysis:
 def analyse_series(
     engine: Analyst, purpose: str, files: Sequence[Path], *, possibly_incomplete: bool = False
 ) -> Analysis:
-    """Read a series and ask the model of ``purpose``.
+    """Read a series, cut the head out of it, and ask the model of ``purpose``.
 
     A series that cannot be read is unsuitable, one that the model declines is undetermined, both with a coded reason.
     A possibly incomplete series is never "absent": what was not sent was not seen.
@@ -66,9 +75,11 @@ def analyse_series(
     try:
         volume = read_volume(files)
     except Unreadable as error:
-        reason = Reason(code=error.code, text=error.text)
-        return Analysis(state=TaskState.UNSUITABLE, model=model, reason=reason, seconds=time.monotonic() - start)
-    result = engine.analyse(purpose, volume)
+        return _unsuitable(model, Reason(code=error.code, text=error.text), start)
+    head = only_head(volume, engine.locate(volume))
+    if isinstance(head, Reason):
+        return _unsuitable(model, head, start)
+    result = engine.analyse(purpose, head)
     if possibly_incomplete:
         result = _without_absence(result)
     state = TaskState.ANALYSED if result.findings and result.findings[0].present is not None else TaskState.UNDETERMINED
@@ -77,9 +88,13 @@ def analyse_series(
         model=result.model,
         result=result,
         reason=result.reason or _incomplete(state),
-        volume=volume,
+        volume=head,
         seconds=time.monotonic() - start,
     )
+
+
+def _unsuitable(model: ModelId, reason: Reason, start: float) -> Analysis:
+    return Analysis(state=TaskState.UNSUITABLE, model=model, reason=reason, seconds=time.monotonic() - start)
 
 
 def _without_absence(result: InferenceResult) -> InferenceResult:

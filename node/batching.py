@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from inference.result import InferenceResult, ModelId
+from inference.slice_level import SliceLevels
 from inference.volume import Volume
 
 LARGEST = 8
@@ -28,6 +29,13 @@ class BatchEngine(Protocol):
     def model_id(self, purpose: str) -> ModelId:
         """Return which weights answer for a purpose."""
 
+    @property
+    def slice_level_id(self) -> ModelId:
+        """Which weights place slices."""
+
+    def locate(self, volume: Volume) -> SliceLevels:
+        """Say where in the head each slice lies; called from many threads."""
+
 
 class Batcher:
     """An Analyst for many threads; ``close`` ends its own."""
@@ -41,6 +49,15 @@ class Batcher:
     def model_id(self, purpose: str) -> ModelId:
         """Return which weights answer for a purpose."""
         return self._engine.model_id(purpose)
+
+    @property
+    def slice_level_id(self) -> ModelId:
+        """Which weights place slices."""
+        return self._engine.slice_level_id
+
+    def locate(self, volume: Volume) -> SliceLevels:
+        """Say where in the head each slice lies, in the caller's thread: a series is a batch of its own."""
+        return self._engine.locate(volume)
 
     def analyse(self, purpose: str, volume: Volume) -> InferenceResult:
         """Return the answer for one volume; what the engine raises for its batch is raised here."""

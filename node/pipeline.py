@@ -144,7 +144,8 @@ def gather(task: RowMapping, bench: Bench) -> Sources:
 def _key(task: RowMapping, bench: Bench, analyst: Analyst, sources: Sources) -> str:
     point = bench.settings.models.by_purpose[task["model"]].operating_point
     incomplete = "possibly-incomplete" if task["possibly_incomplete"] else ""
-    return input_key(analyst.model_id(task["model"]), point, incomplete, sources.contents)
+    reading = f"{incomplete} slices by {analyst.slice_level_id.weights_sha256}"
+    return input_key(analyst.model_id(task["model"]), point, reading, sources.contents)
 
 
 def answered_before(task: RowMapping, bench: Bench, key: str) -> bool:

@@ -115,14 +115,15 @@ def _brain_of_single(model: SliceLevelModel, path: Path) -> list[tuple[str, bool
     """A file that belongs to no readable series, judged by itself."""
     ds = pydicom.dcmread(path)
     spacing = [float(mm) for mm in ds.get("PixelSpacing") or ()]
-    if len(spacing) != 2 or ds.get("SamplesPerPixel", 1) != 1 or int(ds.get("NumberOfFrames") or 1) > 1:
+    uid = str(ds.get("SOPInstanceUID", ""))
+    if not uid or len(spacing) != 2 or ds.get("SamplesPerPixel", 1) != 1 or int(ds.get("NumberOfFrames") or 1) > 1:
         return []
     try:
         values = slice_values(ds, None).astype(np.float32)
     except UNREADABLE_PIXELS:
         return []
     pictures = prepare(values[None], (spacing[0], spacing[1]), ds.get("Modality") == "CT")
-    return [(str(ds.SOPInstanceUID), bool(model.levels_of(pictures).brain[0]))]
+    return [(uid, bool(model.levels_of(pictures).brain[0]))]
 
 
 def _score(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ the way of labelling differs.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +40,10 @@ READERS = 3
 CUTS_MM = (-22.0, 30.0)
 UNIT_MM = 50.0  # readers' noise is fitted in this unit; it has no meaning of its own
 TEST_HEADS = 60
-EPOCHS = 8
+EPOCHS = 6
 NOISES = {"fitted": 1.0, "half": 0.5, "double": 2.0}
 Say = Callable[[str], None]
+Scores = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,7 @@ def simulate(
     hours: float = HOURS,
     epochs: int = EPOCHS,
     test_heads: int = TEST_HEADS,
+    jobs: int = 1,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Play the study; see docs/ranking.md for the fields of the result.
@@ -75,6 +79,8 @@ def simulate(
         Slices to be labelled.
     hours
         Labelling time of each strategy, all readers together.
+    jobs
+        Repetitions played at the same time.
     say
         Told of the progress, in words.
     """
@@ -82,20 +88,60 @@ def simulate(
     cuts = np.array(CUTS_MM) / UNIT_MM
     perception = fit_perception(test.truth, cuts)
     say(f"noise {perception.noise:.3f}, spread {perception.spread:.3f} give kappa 0.90 within, 0.77 between readers")
-    runs: dict[str, dict[str, list[dict[str, float]]]] = {noise: {"ranking": [], "single": []} for noise in NOISES}
-    perfect: list[dict[str, float]] = []
-    for seed in range(seeds):
-        train = _draw(range(1000 * seed, 1000 * seed + 1000), slices)
-        perfect.append(_train_and_test(train, _without_readers(train), test, seed, epochs))
-        say(f"seed {seed}, true labels: accuracy {perfect[-1]['accuracy']:.3f}")
-        for noise, factor in NOISES.items():
-            bought = _label(train, with_noise(perception, factor), cuts, hours, seed)
-            for strategy, labels in bought.items():
-                scores = _train_and_test(train, labels, test, seed, epochs)
-                runs[noise][strategy].append(scores)
-                say(f"seed {seed}, {noise} noise, {strategy}: accuracy {scores['accuracy']:.3f}")
+    studies = _play(seeds, jobs, _Study(test, cuts, perception, slices, hours, epochs), say)
+    runs = {
+        noise: {strategy: [study[noise][strategy] for study in studies] for strategy in ("ranking", "single")}
+        for noise in NOISES
+    }
     facts = {"seeds": seeds, "slices": slices, "test_slices": len(test.truth), "hours_per_strategy": hours}
-    return _report(runs, perception, facts | {"true_labels": _mean(perfect)})
+    perfect = _mean([study["none"]["true_labels"] for study in studies])
+    return _report(runs, perception, facts | {"true_labels": perfect})
+
+
+@dataclass(frozen=True, slots=True)
+class _Study:
+    """What all repetitions share."""
+
+    test: Slices
+    cuts: Array
+    perception: Perception
+    slices: int
+    hours: float
+    epochs: int
+
+    def repeat(self, seed: int) -> dict[str, dict[str, Scores]]:
+        """One repetition: scores by noise and strategy."""
+        train = _draw(range(1000 * seed, 1000 * seed + 1000), self.slices)
+        perfect = _train_and_test(train, _without_readers(train), self.test, seed, self.epochs)
+        scores = {"none": {"true_labels": perfect}}
+        for noise, factor in NOISES.items():
+            bought = _label(train, with_noise(self.perception, factor), self.cuts, self.hours, seed)
+            scores[noise] = {
+                strategy: _train_and_test(train, labels, self.test, seed, self.epochs)
+                for strategy, labels in bought.items()
+            }
+        return scores
+
+
+def _play(seeds: int, jobs: int, study: _Study, say: Say) -> list[dict[str, dict[str, Scores]]]:
+    """All repetitions, in processes of their own when ``jobs`` > 1."""
+    if jobs == 1:
+        studies = []
+        for seed in range(seeds):
+            studies.append(study.repeat(seed))
+            _tell(seed, studies[-1], say)
+        return studies
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        running = {pool.submit(study.repeat, seed): seed for seed in range(seeds)}
+        for done in as_completed(running):
+            _tell(running[done], done.result(), say)
+        return [one.result() for one in running]
+
+
+def _tell(seed: int, scores: dict[str, dict[str, Scores]], say: Say) -> None:
+    for noise, by_strategy in scores.items():
+        for strategy, one in by_strategy.items():
+            say(f"seed {seed}, {noise} noise, {strategy}: accuracy {one['accuracy']:.3f}")
 
 
 def _draw(head_seeds: range, slices: int | None) -> Slices:
@@ -125,7 +171,7 @@ def _label(train: Slices, perception: Perception, cuts: Array, hours: float, see
     }
 
 
-def _train_and_test(train: Slices, bought: Bought, test: Slices, seed: int, epochs: int) -> dict[str, float]:
+def _train_and_test(train: Slices, bought: Bought, test: Slices, seed: int, epochs: int) -> Scores:
     """Train as `falx train slices` does, on classes and scale together; test the classes."""
     examples = SliceExamples(
         pictures=_two_channels(train.images),
@@ -160,9 +206,7 @@ def _without_readers(train: Slices) -> Bought:
     return Bought(labels=train.classes, positions=positions, views=0, seconds=0.0)
 
 
-def _report(
-    runs: dict[str, dict[str, list[dict[str, float]]]], perception: Perception, facts: dict[str, Any]
-) -> dict[str, Any]:
+def _report(runs: dict[str, dict[str, list[Scores]]], perception: Perception, facts: dict[str, Any]) -> dict[str, Any]:
     by_noise = {
         noise: {strategy: _mean(scores) for strategy, scores in both.items()}
         | {"difference": _difference(both["ranking"], both["single"])}
@@ -181,7 +225,7 @@ def _report(
     }
 
 
-def _mean(scores: list[dict[str, float]]) -> dict[str, Any]:
+def _mean(scores: list[Scores]) -> dict[str, Any]:
     """Means over the seeds with 95 % intervals (Student's t)."""
     out: dict[str, Any] = {name: round(float(np.mean([s[name] for s in scores])), 4) for name in scores[0]}
     for name in ("accuracy", "f1", "auc"):
@@ -189,7 +233,7 @@ def _mean(scores: list[dict[str, float]]) -> dict[str, Any]:
     return {**out, **{name: int(out[name]) for name in ("labels", "placed", "views")}}
 
 
-def _difference(ranking: list[dict[str, float]], single: list[dict[str, float]]) -> dict[str, Any]:
+def _difference(ranking: list[Scores], single: list[Scores]) -> dict[str, Any]:
     gaps = [a["accuracy"] - b["accuracy"] for a, b in zip(ranking, single, strict=True)]
     return {"accuracy": round(float(np.mean(gaps)), 4), "accuracy_ci": _interval(gaps)}
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from inference.slice_level import CLASSES, FIELD_MM, SIDE_PX, prepare
-from inference.training.anatomy import Head, Tissue, draw_head
-from inference.training.ct_tissue import compose_hu
+from inference.training.anatomy import Head, Tissue, draw_head, smooth_noise
+from inference.training.ct_tissue import clip_like_export, compose_hu
 
 BELOW, BRAIN, ABOVE, NO_HEAD = range(len(CLASSES))
 UNSURE_MM2 = (40.0, 500.0)  # so much brain is neither trained as brain nor as none
 STEP_MM = 5.0
+FINER = 2  # heads are drawn on a grid so much finer than the pictures, for partial volume
 MARGIN_PX = 12
 IGNORE = -1
 
@@ -35,14 +36,15 @@ def draw_examples(seed: int) -> SliceExamples:
     rng = np.random.default_rng([seed, 95])
     pixel_mm = FIELD_MM / SIDE_PX
     side_mm = FIELD_MM + 2 * MARGIN_PX * pixel_mm
+    fine_mm = (STEP_MM / FINER, pixel_mm / FINER, pixel_mm / FINER)
     coverage = float(rng.uniform(140, 215))
-    head = draw_head(rng, spacing_mm=(STEP_MM, pixel_mm, pixel_mm), size_mm=(side_mm, side_mm), coverage_mm=coverage)
-    classes, level = _truth(head, pixel_mm)
+    head = draw_head(rng, spacing_mm=fine_mm, size_mm=(side_mm, side_mm), coverage_mm=coverage)
+    classes, level = _truth(head, fine_mm[1])
     parts = []
-    for _ in range(2):
-        parts.append(_example(prepare(_as_ct(rng, head), (pixel_mm, pixel_mm), True), classes, level))
-    for _ in range(4):
-        parts.append(_example(prepare(_as_mr(rng, head), (pixel_mm, pixel_mm), False), classes, level))
+    for is_ct in (True, True, False, False, False, False):
+        changed = replace(head, labels=_other_face(rng, head))
+        slices = _thick(_as_ct(rng, changed) if is_ct else _as_mr(rng, changed))
+        parts.append(_example(prepare(slices, fine_mm[1:], is_ct), classes, level))
     for _ in range(16):
         is_ct = bool(rng.random() < 0.5)
         other = _no_head(rng, is_ct)
@@ -61,21 +63,50 @@ def _example(pictures: torch.Tensor, classes: npt.NDArray[np.int64], level: npt.
     )
 
 
+def _thick(fine: FloatArray) -> FloatArray:
+    """Slices as thick as they lie apart."""
+    count = len(fine) // FINER
+    return np.asarray(fine[: count * FINER].reshape(count, FINER, *fine.shape[1:]).mean(axis=1), dtype=np.float32)
+
+
 def _truth(head: Head, pixel_mm: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    brain_mm2 = ((head.grey + head.white) * head.intracranial).sum(axis=(1, 2)) * pixel_mm**2
-    level = head.ras_mm[2].mean(axis=(1, 2)).astype(np.float64)
+    brain_mm2 = _thick(((head.grey + head.white) * head.intracranial).sum(axis=(1, 2))[:, None])[:, 0] * pixel_mm**2
+    level = _thick(head.ras_mm[2].mean(axis=(1, 2))[:, None])[:, 0].astype(np.float64)
     middle = float(np.average(level, weights=brain_mm2))
     classes = np.where(brain_mm2 > UNSURE_MM2[1], BRAIN, np.where(level < middle, BELOW, ABOVE))
     classes = np.where((brain_mm2 > UNSURE_MM2[0]) & (brain_mm2 <= UNSURE_MM2[1]), IGNORE, classes)
-    shown = (head.labels != Tissue.AIR).sum(axis=(1, 2)) > 25
+    shown_mm2 = _thick((head.labels != Tissue.AIR).sum(axis=(1, 2))[:, None].astype(np.float32))[:, 0] * pixel_mm**2
+    shown = shown_mm2 > 320
     return np.where(shown, classes, NO_HEAD).astype(np.int64), np.where(shown, level, np.nan)
+
+
+def _other_face(rng: np.random.Generator, head: Head) -> npt.NDArray[np.int16]:
+    """The head's labels with another face and neck: fat between muscles, bones and air where the drawn head has none.
+
+    The template knows one face. What the network shall learn is the cavity with brain, not that face.
+    """
+    labels = head.labels.copy()
+    shape, spacing_mm = labels.shape, head.spacing_zyx_mm
+    below = (head.distance_mm["cavity"] > 10.0) & (head.ras_mm[2] < rng.uniform(-40, -10))
+    flesh = below & np.isin(labels, (Tissue.MUSCLE, Tissue.SOFT_TISSUE, Tissue.FAT))
+    deep = flesh & (head.distance_mm["skin"] < -6.0)
+    planes = np.abs(smooth_noise(rng, shape, spacing_mm, float(rng.uniform(8, 22)))) < rng.uniform(0.0, 0.5)
+    labels[flesh & planes] = Tissue.FAT
+    lumps = smooth_noise(rng, shape, spacing_mm, float(rng.uniform(8, 16)))
+    labels[deep & (lumps > rng.uniform(1.0, 3.0))] = Tissue.BONE
+    labels[deep & (lumps < -rng.uniform(1.3, 3.0))] = Tissue.AIR_SPACE
+    return labels
 
 
 def _as_ct(rng: np.random.Generator, head: Head) -> FloatArray:
     hu = compose_hu(rng, head).astype(np.float32)
-    if rng.random() < 0.4:  # exports of a brain window: air and fat inside the head come as its lower edge
-        hu = np.where(head.labels == Tissue.AIR, -1000, np.maximum(hu, -20)).astype(np.float32)
-    return np.asarray(hu + rng.uniform(1, 9) * rng.normal(size=hu.shape), dtype=np.float32)
+    hu = np.asarray(hu + rng.uniform(2, 20) * rng.normal(size=hu.shape), dtype=np.float32)
+    export = rng.random()
+    if export < 0.3:  # a brain window kept in 8 bits: fat and air are one
+        return clip_like_export(hu)
+    if export < 0.5:  # or what lies below the window inside the head comes as its lower edge
+        return np.where(head.labels == Tissue.AIR, -1000, np.maximum(hu, -20)).astype(np.float32)
+    return hu
 
 
 def _as_mr(rng: np.random.Generator, head: Head) -> FloatArray:
@@ -94,7 +125,7 @@ def _as_mr(rng: np.random.Generator, head: Head) -> FloatArray:
     signal = np.where(inside, mixed, signal)
     y, x = np.mgrid[-1 : 1 : signal.shape[1] * 1j, -1 : 1 : signal.shape[2] * 1j]
     shading = 1 + 0.3 * (rng.normal() * x + rng.normal() * y + rng.normal() * (x**2 + y**2 - 0.5))
-    noise = rng.uniform(0.01, 0.05)
+    noise = rng.uniform(0.01, 0.12)
     real, imaginary = noise * rng.normal(size=(2, *signal.shape))
     return np.asarray(1000 * np.hypot(signal * np.clip(shading, 0.4, 2) + real, imaginary), dtype=np.float32)
 

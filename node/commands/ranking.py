@@ -118,11 +118,12 @@ def simulate(
     json_file: Annotated[str, typer.Option("--json", help="write the result here; - is standard output")],
     seeds: Annotated[int, typer.Option(min=1)] = 5,
     labelled: Annotated[int, typer.Option("--slices", min=200, help="slices to be labelled")] = 3320,
+    jobs: Annotated[int, typer.Option(min=1, help="seeds played at the same time")] = 1,
 ) -> None:
     """Play the reader study: ranking by eights against one at a time, five hours each, on synthetic heads."""
     from inference.training.rank_simulation import simulate as play
 
-    _write_json(json_file, play(seeds=seeds, slices=labelled, say=lambda words: typer.echo(words, err=True)))
+    _write_json(json_file, play(seeds=seeds, slices=labelled, jobs=jobs, say=lambda words: typer.echo(words, err=True)))
 
 
 def _open(config: Path) -> tuple[Settings, Engine]:

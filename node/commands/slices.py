@@ -23,7 +23,7 @@ def register() -> None:
 def train_slices(
     out: Annotated[Path, typer.Option(help="folder of the new model")],
     project: Annotated[str, typer.Option(help="ranking project whose newest labels are learned")] = "",
-    heads: Annotated[int, typer.Option(help="without a project: synthetic heads to draw")] = 64,
+    heads: Annotated[int, typer.Option(help="without a project: synthetic heads to draw")] = 48,
     epochs: int = 6,
     seed: int = 0,
     config: Config = Path("config.yaml"),

@@ -18,12 +18,13 @@ ANALYSABLE_SOP_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.4.4": "MR",
 }
 _HEAD_PARTS = {"HEAD", "BRAIN", "SKULL", "HEADNECK", "NEUROCRANIUM", "CRANIUM", "WHOLEBRAIN", "SELLA", "KOPF", "TETE"}
+_PARTS_WITH_HEAD = _HEAD_PARTS | {"WHOLEBODY"}
 _HEAD_WORDS = re.compile(
     r"\b(head|brain|skull|crani\w*|cerebr\w*|kopf|sch(ä|ae)del|hirn|c(é|e)r(é|e)br\w*|cr(â|a)ne|neuro)\b"
 )
 _BODY_WORDS = re.compile(
     r"\b(chest|thora\w*|abdom\w*|pelvi\w*|lung|liver|cardiac|heart|spine|lumb\w*|cervical|c-?spine|t-?spine|l-?spine|"
-    r"neck|knee|shoulder|hip|ankle|wrist|prostate|breast|whole ?body|extremit\w*|urogra\w*|colon\w*)\b"
+    r"neck|knee|shoulder|hip|ankle|wrist|prostate|breast|extremit\w*|urogra\w*|colon\w*)\b"
 )
 _LOCALIZER_WORDS = re.compile(
     r"\b(localizer|localiser|scout|survey|surview|topogram|scano(gram)?|3-?plane|plan scan|loc)\b"
@@ -44,7 +45,8 @@ _DERIVED_TYPES = {
     "CSA MPR",
 }
 _HEAD_FIELD_LIMIT_MM = 350.0
-_HEAD_COVERAGE_LIMIT_MM = 400.0
+HEAD_COVERAGE_LIMIT_MM = 400.0
+"""A longer series is of more than a head and its neck: the slice-level model looks for the head in it (ADR 0055)."""
 
 
 def exclusions(facts: SeriesFacts, modality: str, rules: SeriesRules) -> Iterator[Reason]:
@@ -97,7 +99,7 @@ def _only_recompressed(facts: SeriesFacts) -> bool:
 
 def _body(facts: SeriesFacts) -> Iterator[Reason]:
     part = re.sub(r"[^A-Z]", "", facts.header.body_part.upper())
-    if part and not any(part.startswith(head) or head in part for head in _HEAD_PARTS):
+    if part and not any(part.startswith(head) or head in part for head in _PARTS_WITH_HEAD):
         yield reason("not_a_head", f"is not of the head (body part {facts.header.body_part[:16]})")
         return
     if not part and _BODY_WORDS.search(facts.words) and not _HEAD_WORDS.search(facts.words):
@@ -106,9 +108,9 @@ def _body(facts: SeriesFacts) -> Iterator[Reason]:
     geometry = facts.geometry
     if geometry is None or geometry.tilt_degrees > 45 or _is_mosaic(facts):
         return
-    if geometry.coverage_mm > _HEAD_COVERAGE_LIMIT_MM:
-        yield reason("not_a_head", f"is longer than a head: {geometry.coverage_mm:.0f} mm")
-    elif geometry.field_of_view_mm and min(geometry.field_of_view_mm) > _HEAD_FIELD_LIMIT_MM and not part:
+    if geometry.coverage_mm > HEAD_COVERAGE_LIMIT_MM:
+        return
+    if geometry.field_of_view_mm and min(geometry.field_of_view_mm) > _HEAD_FIELD_LIMIT_MM and not part:
         yield reason("not_a_head", f"has the field of view of a body: {geometry.field_of_view_mm[0]:.0f} mm")
 
 

@@ -123,6 +123,8 @@ def _general_score(facts: SeriesFacts, rules: SeriesRules) -> Iterator[tuple[flo
         yield -1.5, reason("missing_slices", f"{geometry.missing} slices missing")
     elif not geometry.regular:
         yield -0.25, reason("irregular_spacing", "slices unevenly spaced")
+    if geometry.coverage_mm > exclusions.HEAD_COVERAGE_LIMIT_MM:
+        yield -8.0, reason("longer_than_a_head", f"{geometry.coverage_mm:.0f} mm: a head is looked for in it")
     yield min(geometry.coverage_mm, 160.0) / 160.0, reason("covers", f"covers {geometry.coverage_mm:.0f} mm")
     if any(re.search(p, facts.description, re.IGNORECASE) for p in rules.prefer_descriptions):
         yield 3.0, reason("preferred_by_rule", "description matches prefer_descriptions")

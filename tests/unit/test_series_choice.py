@@ -98,7 +98,6 @@ def codes(candidate: Candidate) -> set[str]:
         ({"body_part": "CHEST"}, "not_a_head"),
         ({"body_part": "", "series_description": "Thorax 5.0"}, "not_a_head"),
         ({"body_part": "", "pixel_spacing_mm": (0.9, 0.9)}, "not_a_head"),
-        ({"n": 120}, "not_a_head"),
         ({"series_description": "Head phantom QA"}, "phantom"),
         ({"patient_name": "PHANTOM^DAILY"}, "phantom"),
         ({"n": 15}, "coverage"),
@@ -260,3 +259,17 @@ def test_two_series_given_as_one_are_refused() -> None:
         facts_of([series(CT, number=1).header, series(CT, number=2).header])
     with pytest.raises(Rejected, match="no instance"):
         facts_of([])
+
+
+def test_a_whole_body_is_read_when_no_head_series_is_there() -> None:
+    body = series(CT, n=160, number=1, body_part="WHOLEBODY", series_description="Whole body native", rows=800)
+    alone = choose_series([body], CT_HAEMORRHAGE, RULES)
+    assert alone.chosen is body
+    assert "longer_than_a_head" in {one.code for one in alone.candidates[0].reasons}
+    head = series(CT, number=2, slice_thickness_mm=8.0, step_mm=8.0, convolution_kernel="")
+    assert choose_series([body, head], CT_HAEMORRHAGE, RULES).chosen is head
+
+
+def test_a_trunk_by_its_body_part_is_not_read_however_long() -> None:
+    trunk = series(CT, n=160, body_part="CHEST")
+    assert choose_series([trunk], CT_HAEMORRHAGE, RULES).chosen is None
