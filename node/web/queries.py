@@ -1,35 +1,37 @@
-"""What the pages read from the ledger: the worklist, one study, the numbers of the monitoring page."""
+"""What the pages read from the ledger: one page of the worklist, and one study."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Table, func, select
 
-from node.rules.priority import worklist_score
 from node.store.database import now
 from node.store.ledger_tables import audit, deliveries, objects, series, studies, tasks
-from node.study import DeliveryState, Priority, SeriesState, TaskState
+from node.study import SeriesState
+from node.web.worklist_order import FILTERS, Answer, Place, main_findings
 
-Answer = tuple[str, float | None, bool | None]  # label, probability, present of a task's main finding
-NO_ANSWER: Answer = ("", None, None)
 PAGE_SIZE = 100
-FILTERS: dict[str, str] = {
-    "all": "All",
-    "waiting": "Waiting",
-    "present": "Finding present",
-    "absent": "Finding absent",
-    "undetermined": "Undetermined",
-    "unsuitable": "Unsuitable",
-    "failed": "Failed",
-    "undelivered": "Not yet confirmed",
-    "dead": "Delivery failed",
-}
+_SHOWN = (
+    studies.c.study_instance_uid,
+    studies.c.last_received_at,
+    studies.c.priority,
+    studies.c.patient_name,
+    studies.c.patient_id,
+    studies.c.accession_number,
+    studies.c.study_description,
+    studies.c.held_reason,
+)
+_SEARCHED = (
+    studies.c.patient_name,
+    studies.c.patient_id,
+    studies.c.accession_number,
+    studies.c.study_description,
+    studies.c.study_instance_uid,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,31 +46,17 @@ class TaskLine:
     present: bool | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorklistRow:
-    """One study. ``score`` orders the list; ``deliveries`` counts by state."""
+    """One study. ``deliveries`` counts by state; ``place`` is where it stands and why."""
 
     study: Any
     tasks: tuple[TaskLine, ...]
     deliveries: dict[str, int]
     modalities: tuple[str, ...]
     receiving: bool
-    score: float
+    place: Place
     age_s: float
-
-    @cached_property
-    def kinds(self) -> frozenset[str]:
-        """The keys of ``FILTERS`` that this study belongs to."""
-        kinds = {"all"}
-        for task in self.tasks:
-            kinds.add(task.state if task.state != TaskState.ANALYSED else "present" if task.present else "absent")
-        if self.receiving or not self.tasks:
-            kinds.add("waiting")
-        if self.deliveries.get(DeliveryState.QUEUED) or self.deliveries.get(DeliveryState.SENT):
-            kinds.add("undelivered")
-        if self.deliveries.get(DeliveryState.DEAD):
-            kinds.add("dead")
-        return frozenset(kinds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,132 +75,104 @@ class Worklist:
 
 
 def worklist(
-    rows: Sequence[WorklistRow], *, kind: str = "all", days: int = 0, search: str = "", page: int = 1
+    connection: Connection,
+    places: Sequence[Place],
+    *,
+    kind: str = "all",
+    days: int = 0,
+    search: str = "",
+    page: int = 1,
 ) -> Worklist:
     """Studies by score; ``days`` > 0 keeps those received since, ``search`` looks into names, ids and descriptions."""
     wanted = search.strip().casefold()
-    counts: dict[str, int] = dict.fromkeys(FILTERS, 0)
-    kept = []
-    for row in rows:
-        if (days > 0 and row.age_s > days * 86400) or (wanted and wanted not in _searched(row.study)):
-            continue
-        kinds = row.kinds
-        for name in kinds:
-            counts[name] += 1
-        if kind in kinds:
-            kept.append(row)
-    start = (page - 1) * PAGE_SIZE
-    return Worklist(rows=tuple(kept[start : start + PAGE_SIZE]), matching=len(kept), counts=counts, page=page)
-
-
-def worklist_rows(connection: Connection, answers: dict[int, Answer] | None = None) -> list[WorklistRow]:
-    """Every study of the ledger, highest score first.
-
-    ``answers`` holds what earlier calls read of finished tasks, which never change; it is brought up to date.
-    """
-    lines = _task_lines(connection, {} if answers is None else answers)
-    delivered, modalities, receiving = _deliveries(connection), *_modalities(connection)
+    named = _named(connection, wanted) if wanted else None
     at = now()
-    statement = select(
-        studies.c.study_instance_uid,
-        studies.c.last_received_at,
-        studies.c.priority,
-        studies.c.patient_name,
-        studies.c.patient_id,
-        studies.c.accession_number,
-        studies.c.study_description,
-        studies.c.held_reason,
-    )
-    rows = [
-        _row(study, lines[uid], delivered[uid], modalities[uid], uid in receiving, at)
-        for study in connection.execute(statement)
-        for uid in (study.study_instance_uid,)
-    ]
-    rows.sort(key=lambda row: -row.score)
-    return rows
+    counts: dict[str, int] = dict.fromkeys(FILTERS, 0)
+    by_kinds: dict[frozenset[str], int] = defaultdict(int)
+    kept = []
+    for place in places:
+        if named is not None and place.study_instance_uid not in named:
+            continue
+        if days > 0 and (at - place.last_received_at).total_seconds() > days * 86400:
+            continue
+        by_kinds[place.kinds] += 1
+        if kind in place.kinds:
+            kept.append(place)
+    for kinds, number in by_kinds.items():
+        for name in kinds:
+            counts[name] += number
+    start = (page - 1) * PAGE_SIZE
+    rows = _rows(connection, kept[start : start + PAGE_SIZE])
+    return Worklist(rows=rows, matching=len(kept), counts=counts, page=page)
 
 
-def _row(
-    study: Any,
-    lines: list[TaskLine],
-    delivered: dict[str, int],
-    modalities: set[str],
-    receiving: bool,
-    at: datetime,
-) -> WorklistRow:
-    age_s = (at - study.last_received_at).total_seconds()
-    main = max(lines, key=lambda line: -1.0 if line.probability is None else line.probability, default=None)
-    probability, present = (main.probability, main.present) if main else (None, None)
-    return WorklistRow(
-        study=study,
-        tasks=tuple(lines),
-        deliveries=delivered,
-        modalities=tuple(sorted(modalities)),
-        receiving=receiving,
-        score=worklist_score(probability, present, age_s, study.priority == Priority.STAT),
-        age_s=age_s,
-    )
+def _named(connection: Connection, wanted: str) -> set[str]:
+    """Studies in whose fields the words stand."""
+    return {
+        row.study_instance_uid
+        for row in connection.execute(select(*_SEARCHED))
+        if wanted in "\n".join(row).replace("^", " ").casefold()
+    }
 
 
-def _searched(study: Any) -> str:
-    fields = (
-        study.patient_name,
-        study.patient_id,
-        study.accession_number,
-        study.study_description,
-        study.study_instance_uid,
-    )
-    return "\n".join(fields).replace("^", " ").casefold()
-
-
-def _task_lines(connection: Connection, answers: dict[int, Answer]) -> dict[str, list[TaskLine]]:
-    current = (tasks.c.superseded_by.is_(None), ~tasks.c.shadow)
-    rows = connection.execute(
-        select(tasks.c.task_id, tasks.c.study_instance_uid, tasks.c.model, tasks.c.state, tasks.c.reason_text).where(
-            *current
+def _rows(connection: Connection, chosen: Sequence[Place]) -> tuple[WorklistRow, ...]:
+    """The rows of one page, in order; a study deleted meanwhile is left out."""
+    uids = [place.study_instance_uid for place in chosen]
+    found = {
+        row.study_instance_uid: row
+        for row in connection.execute(select(*_SHOWN).where(studies.c.study_instance_uid.in_(uids)))
+    }
+    lines, delivered = _task_lines(connection, uids), _deliveries(connection, uids)
+    modalities, receiving = _modalities(connection, uids)
+    at = now()
+    return tuple(
+        WorklistRow(
+            study=found[uid],
+            tasks=tuple(lines[uid]),
+            deliveries=delivered[uid],
+            modalities=tuple(sorted(modalities[uid])),
+            receiving=uid in receiving,
+            place=place,
+            age_s=(at - place.last_received_at).total_seconds(),
         )
-    ).all()
-    _read_answers(connection, answers, {row.task_id for row in rows if row.state != TaskState.WAITING})
+        for uid, place in zip(uids, chosen, strict=True)
+        if uid in found
+    )
+
+
+def _task_lines(connection: Connection, uids: Sequence[str]) -> dict[str, list[TaskLine]]:
+    current = (tasks.c.superseded_by.is_(None), ~tasks.c.shadow, tasks.c.study_instance_uid.in_(uids))
+    columns = (tasks.c.task_id, tasks.c.study_instance_uid, tasks.c.model, tasks.c.state, tasks.c.reason_text)
+    rows = connection.execute(select(*columns).where(*current).order_by(tasks.c.task_id)).all()
+    answers = main_findings(connection, tasks.c.task_id.in_([row.task_id for row in rows]))
     lines: dict[str, list[TaskLine]] = defaultdict(list)
     for task_id, uid, model, state, reason in rows:
-        label, probability, present = answers.get(task_id, NO_ANSWER)
+        label, probability, present = answers.get(task_id, Answer())
         lines[uid].append(
             TaskLine(model=model, state=state, reason=reason, label=label, probability=probability, present=present)
         )
     return lines
 
 
-def _read_answers(connection: Connection, answers: dict[int, Answer], wanted: set[int]) -> None:
-    """Take the main finding out of the JSON of tasks that are not known yet; forget those no longer current."""
-    for gone in answers.keys() - wanted:
-        del answers[gone]
-    missing = wanted - answers.keys()
-    if not missing:
-        return
-    first = tasks.c.findings[0]
-    values = (first["label"].as_string(), first["probability"].as_float(), first["present"].as_boolean())
-    newer = tasks.c.task_id >= min(missing)
-    for task_id, label, probability, present in connection.execute(select(tasks.c.task_id, *values).where(newer)):
-        if task_id in missing:
-            answers[task_id] = (label or "", probability, present)
-
-
-def _deliveries(connection: Connection) -> dict[str, dict[str, int]]:
+def _deliveries(connection: Connection, uids: Sequence[str]) -> dict[str, dict[str, int]]:
     delivered: dict[str, dict[str, int]] = defaultdict(dict)
-    by_state = select(deliveries.c.study_instance_uid, deliveries.c.state, func.count()).group_by(
-        deliveries.c.study_instance_uid, deliveries.c.state
+    by_state = (
+        select(deliveries.c.study_instance_uid, deliveries.c.state, func.count())
+        .where(deliveries.c.study_instance_uid.in_(uids))
+        .group_by(deliveries.c.study_instance_uid, deliveries.c.state)
     )
     for uid, state, count in connection.execute(by_state):
         delivered[uid][state] = count
     return delivered
 
 
-def _modalities(connection: Connection) -> tuple[dict[str, set[str]], set[str]]:
+def _modalities(connection: Connection, uids: Sequence[str]) -> tuple[dict[str, set[str]], set[str]]:
     modalities: dict[str, set[str]] = defaultdict(set)
     receiving: set[str] = set()
-    for uid, modality, state in connection.execute(
-        select(series.c.study_instance_uid, series.c.modality, series.c.state).where(series.c.for_analysis)
-    ):
+    query = select(series.c.study_instance_uid, series.c.modality, series.c.state).where(
+        series.c.for_analysis, series.c.study_instance_uid.in_(uids)
+    )
+    for uid, modality, state in connection.execute(query):
         modalities[uid].add(modality)
         if state != SeriesState.COMPLETE:
             receiving.add(uid)

@@ -17,8 +17,8 @@ from node.store.accounts import Session
 from node.store.database import open_database
 from node.web.pixels import PixelCache
 from node.web.ranking_desk import RankingDesk
-from node.web.snapshot import WorklistSnapshot
 from node.web.wording import FILTERS
+from node.web.worklist_order import WorklistSnapshot
 
 HERE = Path(__file__).parent
 THEMES = ("light", "dark")

@@ -12,9 +12,11 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from node.store.accounts import Session
-from node.web.queries import FILTERS, worklist
+from node.store.database import reading
+from node.web.queries import worklist
 from node.web.resources import Resources, Shared, page
 from node.web.security import ActingViewer, Viewer
+from node.web.worklist_order import FILTERS
 
 router = APIRouter()
 PERIODS = {0: "any time", 1: "the last day", 7: "7 days", 30: "30 days"}
@@ -55,7 +57,8 @@ def _answer(
 ) -> Response:
     started, worked = time.perf_counter(), time.thread_time()
     kind = state if state in FILTERS else "all"
-    found = worklist(shared.worklist.rows(), kind=kind, days=days, search=search, page=number)
+    with reading(shared.ledger) as connection:
+        found = worklist(connection, shared.worklist.places(), kind=kind, days=days, search=search, page=number)
     response = page(
         request,
         template,

@@ -15,8 +15,8 @@ from sqlalchemy import update
 
 from node.store.database import reading
 from node.store.ledger_tables import studies, tasks
-from node.web.queries import worklist, worklist_rows
-from node.web.snapshot import MAX_AGE_S
+from node.web.queries import worklist
+from node.web.worklist_order import MAX_AGE_S, places
 
 PASSWORD = "correct horse battery"
 
@@ -35,7 +35,7 @@ rows_of = _load("ledger_rows")
 
 def test_ten_thousand_studies_open_by_the_page(served: Any) -> None:
     rows_of.fill(served.database("ledger"), 10_000)
-    with httpx.Client(base_url=served.url, headers={"Accept": "text/html"}) as client:
+    with httpx.Client(base_url=served.url, headers={"Accept": "text/html"}, timeout=120) as client:
         client.post("/signin", data={"name": "vera", "password": PASSWORD})
         times = []
         for _ in range(3):
@@ -51,16 +51,36 @@ def test_order_is_stat_then_probability_and_age(served: Any) -> None:
     ledger = served.database("ledger")
     rows_of.fill(ledger, 200)
     with reading(ledger) as connection:
-        rows = worklist_rows(connection)
-        found = worklist(rows)
-        scores = [row.score for row in found.rows]
+        order = places(connection)
+        found = worklist(connection, order)
+        scores = [row.place.score for row in found.rows]
         assert scores == sorted(scores, reverse=True)
         assert found.rows[0].study.priority == "stat"
-        failed = worklist(rows, kind="failed")
+        failed = worklist(connection, order, kind="failed")
         assert failed.matching == found.counts["failed"] > 0
-        assert all("failed" in row.kinds for row in failed.rows)
-        assert worklist(rows, search="number17").matching == 1 + 10
-        assert worklist(rows, search="a000199").rows[0].study.patient_id == "P000199"
+        assert all("failed" in {task.state for task in row.tasks} for row in failed.rows)
+        assert worklist(connection, order, search="number17").matching == 1 + 10
+        assert worklist(connection, order, search="a000199").rows[0].study.patient_id == "P000199"
+        assert worklist(connection, order, days=1).matching < worklist(connection, order, days=7).matching == 200
+
+
+def test_places_follow_what_changes_meanwhile(served: Any) -> None:
+    ledger = served.database("ledger")
+    rows_of.fill(ledger, 50)
+    answers: dict[int, Any] = {}
+    with reading(ledger) as connection:
+        before = {place.study_instance_uid: place for place in places(connection, answers)}
+    shown = [uid for uid, place in before.items() if "present" in place.kinds]
+    with ledger.begin() as connection:
+        connection.execute(update(tasks).where(tasks.c.study_instance_uid == shown[0]).values(state="failed"))
+        connection.execute(update(tasks).where(tasks.c.study_instance_uid == shown[1]).values(superseded_by=10_000))
+    with reading(ledger) as connection:
+        after = {place.study_instance_uid: place for place in places(connection, answers)}
+    assert "failed" in after[shown[0]].kinds
+    assert after[shown[1]].kinds >= {"all", "waiting"}
+    assert len(answers) == sum(
+        bool(place.kinds - {"all", "waiting", "dead", "undelivered"}) for place in after.values()
+    )
 
 
 def test_search_by_name_never_stands_in_a_url(browse: Callable[..., Any], served: Any) -> None:
