@@ -176,12 +176,16 @@ class StorageScp:
             called_ae=self._settings.reception.ae_title,
             remote_host=association.requestor.address,
         )
-        names, fault = None, ""
+        names, fault, status = None, "", PROCESSING_FAILURE
         try:
-            names = read_names(data_set, meta.transfer_syntax_uid)
-        except Corrupt as error:
-            fault = str(error)
-        status = self._keep(association, names, meta, data_set, fault)
+            try:
+                names = read_names(data_set, meta.transfer_syntax_uid)
+            except Corrupt as error:
+                fault = str(error)
+            status = self._keep(association, names, meta, data_set, fault)
+        except Exception as error:  # the SCP's edge: whatever it is, the sender must be told it is not kept
+            # without the message, which may quote attribute values
+            log.error("store_failed", error=type(error).__name__, stack=traceback.format_tb(error.__traceback__))
         if status not in (SUCCESS, KEPT_THE_FIRST):
             self._refusals.refused(association, names, meta.sop_instance_uid, f"0x{status:04X}")
         return status
@@ -203,10 +207,6 @@ class StorageScp:
         except (StorageFull, NotCommitted, OSError) as error:
             log.error("refused_out_of_resources", calling_ae=meta.calling_ae, error=str(error)[:200])
             return OUT_OF_RESOURCES
-        except Exception as error:  # the SCP's edge: whatever it is, the sender must be told it is not kept
-            # without the message, which may quote attribute values
-            log.error("store_failed", error=type(error).__name__, stack=traceback.format_tb(error.__traceback__))
-            return PROCESSING_FAILURE
 
     def _take_in(self, association: EventAssociation, names: Names, meta: FileMeta, content: memoryview) -> int:
         arrival = self._write(names, meta, content, association.token)

@@ -14,12 +14,13 @@ import os
 import queue
 import select
 import ssl
+import struct
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from pynetdicom import evt
@@ -30,7 +31,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
 
 log = structlog.get_logger()
@@ -239,9 +240,41 @@ class EventAssociation(Association):
         return not self.dul.is_alive()
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
-        """Serve any storage class: the stock method refuses those it has not heard of."""
+        """Serve any storage class, at the cost of its bytes: the stock method refuses those it has not heard of."""
         context = self._accepted_cx.get(context_id)
         if isinstance(msg, C_STORE) and msg.is_valid_request and context is not None and not self._sent_release:
-            StorageServiceClass(self).SCP(msg, context)
+            self._serve_store(msg, context)
             return
         super()._serve_request(msg, context_id)
+
+    def _serve_store(self, request: C_STORE, context: PresentationContext) -> None:
+        status = evt.trigger(self, evt.EVT_C_STORE, {"request": request, "context": context.as_tuple})
+        if self.is_established:
+            answer = P_DATA()
+            content = b"\x03" + store_response(request, cast(int, status))
+            answer.presentation_data_value_list.append((cast(int, context.context_id), content))
+            self.dul.send_pdu(answer)
+
+
+def store_response(request: C_STORE, status: int) -> bytes:
+    """Return the command set of a C-STORE-RSP (PS3.7 9.3.1.2), Implicit VR Little Endian.
+
+    Written out, since building it by way of data sets costs a quarter of all that a slice costs.
+    """
+
+    def element(number: int, value: bytes) -> bytes:
+        return struct.pack("<HHI", 0, number, len(value)) + value
+
+    def uid(value: object) -> bytes:
+        content = str(value).encode("ascii", "replace")
+        return content + b"\0" * (len(content) % 2)
+
+    body = (
+        element(0x0002, uid(request.AffectedSOPClassUID))
+        + element(0x0100, struct.pack("<H", 0x8001))
+        + element(0x0120, struct.pack("<H", request.MessageID))
+        + element(0x0800, struct.pack("<H", 0x0101))  # no data set
+        + element(0x0900, struct.pack("<H", status))
+        + element(0x1000, uid(request.AffectedSOPInstanceUID))
+    )
+    return element(0x0000, struct.pack("<I", len(body))) + body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -12,13 +13,23 @@ from typing import Any
 
 import pytest
 
+from node.demo import draw_studies
 from tests.conftest import wait_for
 from tests.viewer.ohif import ARTEFACTS, DIST, open_in_ohif
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-def run_demo(work: Path, pacs: str) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's three studies, drawn once; a demo does not draw again what it finds in its folder."""
+    folder = tmp_path_factory.mktemp("drawn") / "studies"
+    draw_studies(folder)
+    return folder
+
+
+def run_demo(work: Path, pacs: str, studies: Path) -> dict[str, Any]:
+    shutil.copytree(studies, work / "studies")
     done = subprocess.run(
         [sys.executable, "-m", "node.cli", "demo", "--work", str(work), "--json", "-", "--pacs", pacs],
         capture_output=True,
@@ -47,8 +58,8 @@ def check(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.needs("Orthanc", "chromium")
-def test_the_demo_and_its_ct_in_a_viewer(tmp_path: Path) -> None:
-    document = run_demo(tmp_path / "demo", "orthanc")
+def test_the_demo_and_its_ct_in_a_viewer(tmp_path: Path, studies: Path) -> None:
+    document = run_demo(tmp_path / "demo", "orthanc", studies)
     assert document["pacs"] == "orthanc"
     check(document)
     assert list((tmp_path / "demo" / "previews").glob("head-CT-with-haemorrhage.png"))
@@ -81,7 +92,7 @@ def answers(address: str) -> bool:
         return False
 
 
-def test_the_demo_without_orthanc(tmp_path: Path) -> None:
-    document = run_demo(tmp_path / "demo", "embedded")
+def test_the_demo_without_orthanc(tmp_path: Path, studies: Path) -> None:
+    document = run_demo(tmp_path / "demo", "embedded", studies)
     assert document["pacs"] == "embedded"
     check(document)
