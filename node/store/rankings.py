@@ -177,11 +177,19 @@ def reopen_last(connection: Connection, project_id: int, rater: str, mode: str, 
     return open_batch(connection, project_id, rater, mode)
 
 
-def submitted_stamps(connection: Connection, project_id: int) -> dict[int, datetime]:
-    """When each submitted batch of a project was submitted: what has to be read anew can be told from it."""
+def submitted_stamps(connection: Connection, project_id: int, since: datetime | None = None) -> dict[int, datetime]:
+    """When each submitted batch of a project was submitted, or those submitted since a moment."""
     query = select(batches.c.batch_id, batches.c.submitted_at)
-    rows = connection.execute(query.where(batches.c.project_id == project_id, batches.c.state == SUBMITTED))
-    return {row.batch_id: row.submitted_at for row in rows}
+    query = query.where(batches.c.project_id == project_id, batches.c.state == SUBMITTED)
+    if since is not None:
+        query = query.where(batches.c.submitted_at >= since)
+    return {row.batch_id: row.submitted_at for row in connection.execute(query)}
+
+
+def count_submitted(connection: Connection, project_id: int) -> int:
+    """How many batches of a project are submitted."""
+    query = select(func.count()).select_from(batches)
+    return connection.scalar(query.where(batches.c.project_id == project_id, batches.c.state == SUBMITTED)) or 0
 
 
 def submitted(connection: Connection, project_id: int, ids: Iterable[int] | None = None) -> Sequence[RowMapping]:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import PlainTextResponse, Response
 
 from node.store.database import reading
-from node.web.metrics import LedgerCollector
+from node.web.metrics import NodeCollector
 from node.web.resources import Resources, Shared
 
 router = APIRouter()
@@ -37,7 +37,7 @@ def readyz(shared: Shared) -> Response:
 def metrics(shared: Shared) -> Response:
     """Counts and ages from the ledger in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(shared))
+    registry.register(NodeCollector(shared))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""Metrics read from the ledger when Prometheus asks: counts by state and the ages that matter at night.
+"""Metrics read from the intake and the ledger when Prometheus asks: counts by state and the ages that matter at night.
 
 Labels are states, models and destinations from config.yaml; never a UID, never anything of a patient.
 """
@@ -14,14 +14,15 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from node import __version__
+from node.store import intake_tables as intake
 from node.store.database import now, reading
 from node.store.ledger_tables import deliveries, objects, series, studies, tasks
 from node.study import DeliveryState, TaskState
 from node.web.resources import Resources
 
 
-class LedgerCollector(Collector):
-    """Reads the ledger once a scrape."""
+class NodeCollector(Collector):
+    """Reads the intake and the ledger once a scrape."""
 
     def __init__(self, shared: Resources) -> None:
         self._shared = shared
@@ -33,10 +34,34 @@ class LedgerCollector(Collector):
         yield info
         usage = shutil.disk_usage(self._shared.settings.storage.folder)
         yield GaugeMetricFamily("falx_storage_free_bytes", "Free space of the storage folder", value=usage.free)
+        with reading(self._shared.intake) as connection:
+            yield from _intake(connection)
         with reading(self._shared.ledger) as connection:
             yield from _counts(connection)
             yield from _ages(connection)
             yield from _seconds(connection)
+
+
+def _intake(connection: Connection) -> Iterator[Metric]:
+    """What reception took in, holds, put aside and refused. Intake numbers are never used twice: they count."""
+    held = connection.execute(
+        select(func.max(intake.instances.c.seq), func.count(), func.sum(intake.instances.c.size_bytes))
+    ).one()
+    words = "Instances taken in since the intake was made"
+    yield CounterMetricFamily("falx_intake_received_instances", words, value=held[0] or 0)
+    yield GaugeMetricFamily("falx_intake_instances", "Instances held", value=held[1])
+    yield GaugeMetricFamily("falx_intake_bytes", "Size of the instances held", value=held[2] or 0)
+    open_now = connection.scalar(select(func.count()).select_from(intake.associations)) or 0
+    yield GaugeMetricFamily("falx_intake_associations", "Associations that are open", value=open_now)
+    counted = (
+        ("falx_intake_quarantined", "Objects put aside, by reason", intake.quarantine.c.code),
+        ("falx_intake_refused", "Instances refused and not sent again, by DIMSE status", intake.refusals.c.why),
+    )
+    for name, what, column in counted:
+        family = GaugeMetricFamily(name, what, labels=[column.name])
+        for value, number in connection.execute(_grouped(column)):
+            family.add_metric([value], number)
+        yield family
 
 
 def _counts(connection: Connection) -> Iterator[Metric]:

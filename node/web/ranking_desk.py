@@ -9,7 +9,7 @@ import statistics
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from node.store.rankings import Arrangement
 FIT_AT_ONCE_UP_TO = 300
 REFIT_SHARE = 500  # a large project is fitted anew after so many batches: its slices divided by this
 SECONDS_A_BATCH = {"rank": 14.4, "single": 5.4}  # until there are times of our own (Zaman 2023)
+LATEST = timedelta(seconds=10)  # submissions of several raters may become visible in another order
 REPEAT_DISTANCE = 4  # batches between a batch and its hidden repeat
 
 
@@ -70,17 +71,28 @@ class Standing:
 def standing(connection: Connection, project: RowMapping, known: Standing | None = None) -> Standing:
     """Read a project's work and fit its scale; of a large project with ``known`` work only what is new is read."""
     number = project["slices"]
-    stamps = rankings.submitted_stamps(connection, project["project_id"])
-    if known is None or not known.stamps.items() <= stamps.items():  # something was taken back
-        known, fresh = _nothing(number), rankings.submitted(connection, project["project_id"])
+    new = None if known is None else _new_stamps(connection, project["project_id"], known)
+    if known is None or new is None:
+        known, new = _nothing(number), rankings.submitted_stamps(connection, project["project_id"])
+        fresh = rankings.submitted(connection, project["project_id"])
     else:
-        new = stamps.keys() - known.stamps.keys()
         fresh = rankings.submitted(connection, project["project_id"], new) if new else ()
+    stamps = {**known.stamps, **new}
     revision = rankings.revision_of(connection, project["project_id"])
     grown = _with_batches(replace(known, revision=revision, stamps=stamps), fresh)
     if number > FIT_AT_ONCE_UP_TO and known.fitted:
         return grown
     return replace(grown, scale=fit_scale(grown.rankings, number), fitted=len(grown.rankings))
+
+
+def _new_stamps(connection: Connection, project_id: int, known: Standing) -> dict[int, datetime] | None:
+    """What was submitted since; None when something known was taken back, or came late: then all is read anew."""
+    newest = max(known.stamps.values(), default=None)
+    recent = rankings.submitted_stamps(connection, project_id, newest - LATEST if newest else None)
+    new = {batch: stamp for batch, stamp in recent.items() if known.stamps.get(batch) != stamp}
+    taken_back = not new.keys().isdisjoint(known.stamps)
+    complete = rankings.count_submitted(connection, project_id) == len(known.stamps) + len(new)
+    return new if complete and not taken_back else None
 
 
 def _nothing(number: int) -> Standing:

@@ -30,6 +30,7 @@ class Resources:
 
     settings: Settings
     accounts: Engine
+    intake: Engine
     ledger: Engine
     labels: Engine
     rankings: Engine
@@ -48,6 +49,7 @@ def open_resources(settings: Settings) -> Resources:
     return Resources(
         settings=settings,
         accounts=open_database(settings.storage, "accounts"),
+        intake=open_database(settings.storage, "intake"),
         ledger=ledger,
         labels=open_database(settings.storage, "labels"),
         rankings=rankings,

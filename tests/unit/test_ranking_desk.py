@@ -81,3 +81,24 @@ def test_two_windows_of_one_rater_share_a_batch(engine: Engine) -> None:
     other = desk.batch_for(project, "bob", "rank")
     assert other is not None
     assert other["batch_id"] != first["batch_id"]
+
+
+def test_a_batch_taken_back_is_forgotten_and_counts_again_when_submitted(engine: Engine) -> None:
+    desk = RankingDesk(engine)
+    with reading(engine) as connection:
+        project = rankings.project_named(connection, "big")
+    before = desk.standing(project).views.sum()
+    batch = desk.batch_for(project, "ann", "rank")
+    assert batch is not None
+    order = Arrangement(order=tuple(sorted(batch["items"])))
+    with engine.begin() as connection:
+        saved = rankings.save(connection, batch["batch_id"], "ann", order, now())
+        rankings.close_batch(connection, saved, rankings.SUBMITTED, now())
+    assert desk.standing(project).views.sum() == before + 8
+    with engine.begin() as connection:
+        rankings.reopen_last(connection, 1, "ann", "rank", now())
+    assert desk.standing(project).views.sum() == before
+    with engine.begin() as connection:
+        saved = rankings.save(connection, batch["batch_id"], "ann", order, now())
+        rankings.close_batch(connection, saved, rankings.SUBMITTED, now())
+    assert desk.standing(project).views.sum() == before + 8

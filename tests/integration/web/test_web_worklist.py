@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 from playwright.sync_api import expect
-from sqlalchemy import update
+from sqlalchemy import delete, insert, update
 
-from node.store.database import reading
+from node.store import intake_tables as intake
+from node.store.database import now, reading
 from node.store.ledger_tables import studies, tasks
 from node.web.queries import worklist
 from node.web.worklist_order import MAX_AGE_S, places
@@ -142,3 +143,35 @@ def test_metrics_of_a_full_ledger(served: Any) -> None:
     assert re.search(r'falx_deliveries{destination="pacs",state="dead"} \d+', text)
     assert "Phantom" not in text
     assert rows_of.study_uid(0)[:20] not in text
+
+
+def test_metrics_count_what_reception_took_in_put_aside_and_refused(served: Any) -> None:
+    at = now()
+    taken = {
+        "study_instance_uid": "1.2.3",
+        "series_instance_uid": "1.2.3.4",
+        "sop_class_uid": "1.2",
+        "transfer_syntax_uid": "1.2",
+        "modality": "CT",
+        "path": "spool/none",
+        "size_bytes": 1000,
+        "sha256": "0" * 64,
+        "calling_ae": "PACS",
+        "called_ae": "FALX",
+        "remote_host": "10.1.2.3",
+        "received_at": at,
+        "for_analysis": True,
+    }
+    with served.database("intake").begin() as connection:
+        connection.execute(insert(intake.instances), [taken | {"sop_instance_uid": f"1.2.3.4.{n}"} for n in range(5)])
+        connection.execute(delete(intake.instances).where(intake.instances.c.sop_instance_uid == "1.2.3.4.0"))
+        refused = {"study_instance_uid": "1.2.3", "series_instance_uid": "1.2.3.4", "sop_instance_uid": "1.2.3.4.9"}
+        connection.execute(insert(intake.refusals), refused | {"calling_ae": "PACS", "why": "0xA700", "refused_at": at})
+    text = httpx.get(served.url + "/metrics", timeout=60).text
+    assert "falx_intake_received_instances_total 5.0" in text
+    assert "falx_intake_instances 4.0" in text
+    assert "falx_intake_bytes 4000.0" in text
+    assert 'falx_intake_refused{why="0xA700"} 1.0' in text
+    assert "falx_intake_associations 0.0" in text
+    assert "10.1.2.3" not in text
+    assert "1.2.3.4" not in text
