@@ -71,6 +71,7 @@ def status(name: str, config: Config = Path("config.yaml"), json_file: Json = "-
     from node.store import rankings
     from node.store.database import reading
     from node.web.agreement import agreement
+    from node.web.cuts import complete_cuts
     from node.web.ranking_desk import figures, standing
 
     _, engine = _open(config)
@@ -78,8 +79,9 @@ def status(name: str, config: Config = Path("config.yaml"), json_file: Json = "-
         project = rankings.project_named(connection, name)
         state = standing(connection, project)
         numbers = figures(project, state, "")
+        cuts = complete_cuts(project, rankings.cuts_of(connection, project["project_id"]))
     numbers["rater_weights"] = state.scale.rater_weights
-    numbers["agreement"] = agreement(state, {}, max(1, len(project["classes"])))
+    numbers["agreement"] = agreement(state, cuts, max(1, len(project["classes"])))
     _write_json(json_file, numbers)
 
 

@@ -64,7 +64,7 @@ def store_labels(shared: Shared, session: ActingAnnotator, name: str) -> Respons
     project = _project(shared, name)
     state = shared.desk.standing(project)
     with shared.rankings.begin() as connection:
-        given = _complete(project, rankings.cuts_of(connection, project["project_id"]))
+        given = complete_cuts(project, rankings.cuts_of(connection, project["project_id"]))
         if len(given) < 2:
             raise Rejected("too_few_experts", "labels need the cut-points of two experts; so far there are fewer")
         classes = _classes(state, given)
@@ -97,7 +97,7 @@ def _kept(state: Standing) -> Any:
     return np.flatnonzero((state.views > 0) & ~state.excluded)
 
 
-def _complete(project: RowMapping, cuts: dict[str, dict[int, float]]) -> dict[str, list[float]]:
+def complete_cuts(project: RowMapping, cuts: dict[str, dict[int, float]]) -> dict[str, list[float]]:
     """The cut-points of the experts who have set all of them, ascending."""
     needed = len(project["classes"]) - 1
     return {rater: [own[k] for k in range(needed)] for rater, own in cuts.items() if len(own) == needed}
@@ -131,7 +131,7 @@ def _strip(shared: Resources, project: RowMapping, rater: str) -> dict[str, Any]
         rows = {row["item"]: row for row in rankings.slices_of(connection, project["project_id"])}
         cuts = rankings.cuts_of(connection, project["project_id"])
         newest = rankings.newest_label_set(connection, project["project_id"])
-    given = _complete(project, cuts)
+    given = complete_cuts(project, cuts)
     medians_ascend = bool(given) and bool((np.diff(np.median(list(given.values()), axis=0)) > 0).all())
     return {
         "tiles": [
