@@ -125,13 +125,15 @@ def test_fifteen_hundred_thin_slices(
 ) -> None:
     port = take_port()
     orthanc = orthanc_factory({"FALX": ("127.0.0.1", port)})
-    node = node_factory(tmp_path / "node", port, orthanc.port)
+    # sending takes minutes on a slow machine, and one answer is wanted
+    patient = {"silence_s": 8, "silence_without_coverage_s": 60, "cap_s": 900}
+    node = node_factory(tmp_path / "node", port, orthanc.port, completion=patient)
     node.start()
     study = uid("thin")
     files = write_series(tmp_path / "in", study=study, shape=(1500, 128, 128), spacing_mm=(0.12, 1.7, 1.7))
     start = time.monotonic()
     assert set(node.send(files)) == {0}
-    wait_for(lambda: node.settled(study), 400, "an answer for 1,500 slices")
+    wait_for(lambda: node.settled(study), 600, "an answer for 1,500 slices")
     (task,) = node.rows("tasks", study_instance_uid=study)
     assert task["state"] in ("analysed", "undetermined"), task["reason_text"]
     print(f"1,500 slices answered in {time.monotonic() - start:.0f} s")
