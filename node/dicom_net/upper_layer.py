@@ -2,7 +2,8 @@
 
 ==================  ================================================================================================
 `EventDul`,         stock: both threads of an association poll every millisecond, so 20 idle associations take a core,
-`EventAssociation`  and a connection that ends before its request holds a thread for the whole ACSE timeout
+`EventAssociation`  and a connection that ends before its request holds a thread for the whole ACSE timeout;
+                    half an object is forgotten; an answer to a C-STORE is built by way of two data sets
 `BoundedDimse`      stock: an object of any size is collected in memory
 `SteadyTimer`       stock: setting the clock forward ends every association
 ==================  ================================================================================================

@@ -11,7 +11,9 @@ import pytest
 from fixtures_net import ct_series, encode
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom.dimse_messages import C_STORE_RSP
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 from pynetdicom.timer import Timer
 
@@ -21,7 +23,7 @@ from node.dicom_net.callers import Permission, permission
 from node.dicom_net.presentation import FOR_ANALYSIS, NOT_FOR_ANALYSIS, TRANSFER_SYNTAXES, accepted_contexts, is_storage
 from node.dicom_net.scu import AssociationLost
 from node.dicom_net.store_scu import Answer, judge, storage_contexts
-from node.dicom_net.upper_layer import SteadyTimer
+from node.dicom_net.upper_layer import SteadyTimer, store_response
 from node.errors import Corrupt, Misconfigured
 from node.store.part10 import FileMeta, read_names, uid_problem
 
@@ -189,3 +191,17 @@ def test_unusable_tls_files_stop_the_start_and_say_so(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="PEM"):
         tls.server_context(settings)
     assert tls.server_context(TlsSettings()) is None
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xA700, 0xB000, 0xC000])
+@pytest.mark.parametrize("instance", ["1.2.3.4", "1.2.3.45"])  # of even and odd length
+def test_the_answer_to_a_c_store_is_what_pynetdicom_would_say(status: int, instance: str) -> None:
+    request = C_STORE()
+    request.MessageID, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = 7, CTImageStorage, instance
+    answer = C_STORE()
+    answer.MessageIDBeingRespondedTo, answer.Status = 7, status
+    answer.AffectedSOPClassUID, answer.AffectedSOPInstanceUID = CTImageStorage, instance
+    message = C_STORE_RSP()
+    message.primitive_to_message(answer)
+    (fragment,) = message.encode_msg(1, 16384)
+    assert fragment.presentation_data_value_list == [(1, b"\x03" + store_response(request, status))]
