@@ -2,8 +2,8 @@
 
     python benchmarks/label_reports.py --reports 20000 --json benchmarks/results/label_reports.json
 
-The reports are made here from the training corpus' phrases: a median of 140 words, at least 80 % of the sentences
-unique (both are measured and reported). Memory is the largest sum of the resident sets of the command's processes.
+The reports are put together here from sentences of the training corpus: a median of 140 words, at least 80 % of the
+sentences unique (both are measured and reported). Memory is the largest sum of the resident sets of the processes.
 RESEARCH USE ONLY.
 """
 
@@ -26,45 +26,39 @@ from inference.report_text import sentence_spans
 from inference.training.report_corpus import make_report
 
 WANTED_PER_SECOND = 675
+POOL_REPORTS = 4000
 
 
-def make_text(seed: int) -> str:
-    """Synthetic reports joined to a length drawn around 140 words; numbers and dates make sentences unique."""
-    rng = random.Random(seed)
-    words = int(min(400, max(30, rng.lognormvariate(4.942, 0.45))))
-    text = ""
-    number = 0
-    while len(text.split()) < words:
-        piece = make_report(2_000_000_000 + seed * 16 + number).text
-        text = f"{text}\n{piece}" if text else piece
-        number += 1
-    kept = _individual(text, rng).split(" ")
-    while len(" ".join(kept).split()) > words:
-        kept.pop()
-    return " ".join(kept)
+def sentence_pool() -> list[str]:
+    """The sentences of synthetic reports: making each report anew would take longer than labelling it."""
+    pool: list[str] = []
+    for seed in range(POOL_REPORTS):
+        text = make_report(2_000_000_000 + seed).text
+        pool.extend(text[start:end].replace("\n", " ") for start, end in sentence_spans(text))
+    return pool
 
 
-def _individual(text: str, rng: random.Random) -> str:
-    """Put a measurement or an image number into most sentences, as real ones differ from report to report."""
-    out: list[str] = []
-    last = 0
-    for _, end in sentence_spans(text):
-        stop = end - 1 if text[end - 1 : end] == "." else end
-        out.append(text[last:stop])
-        if rng.random() < 0.6:
-            out.append(f" (series {rng.randint(2, 40)} image {rng.randint(1, 400)})")
-        last = stop
-    out.append(text[last:])
-    return "".join(out)
+def make_text(pool: list[str], rng: random.Random) -> str:
+    """Sentences of the pool up to a length drawn around 140 words; an image number makes most of them unique."""
+    words = int(min(400, max(30, rng.lognormvariate(4.89, 0.45))))
+    sentences: list[str] = []
+    while words > 0:
+        sentence = rng.choice(pool)
+        if rng.random() < 0.85:
+            sentence = f"{sentence.rstrip('.')} (series {rng.randint(2, 40)} image {rng.randint(1, 400)})."
+        sentences.append(sentence)
+        words -= len(sentence.split())
+    return rng.choice((" ", " ", "\n")).join(sentences)
 
 
 def write_reports(path: Path, count: int) -> dict[str, float]:
     """Write the file; return its median words and its share of unique sentences (over the first 20,000 reports)."""
     lengths: list[int] = []
     sentences: list[str] = []
+    pool, rng = sentence_pool(), random.Random(7)
     with path.open("w", encoding="utf-8") as file:
         for seed in range(count):
-            text = make_text(seed % 40_000)
+            text = make_text(pool, rng)
             if seed < 20_000:
                 lengths.append(len(text.split()))
                 sentences.extend(text[a:b] for a, b in sentence_spans(text))
@@ -76,7 +70,7 @@ def write_reports(path: Path, count: int) -> dict[str, float]:
     }
 
 
-def run(source: Path, out: Path, processes: int) -> tuple[float, float, float]:
+def run(source: Path, out: Path, processes: int, model: Path | None) -> tuple[float, float, float]:
     """Seconds, CPU seconds (children included) and peak MB of one run of the command."""
     code = "import sys; sys.argv = ['falx', *sys.argv[1:]]; from node.cli import main; main()"
     command = [
@@ -89,6 +83,7 @@ def run(source: Path, out: Path, processes: int) -> tuple[float, float, float]:
         str(out),
         "--processes",
         str(processes),
+        *(["--model", str(model)] if model else []),
     ]
     before = os.times()
     start = time.perf_counter()
@@ -115,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reports", type=int, default=20_000)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--model", type=Path, help="model folder; default: the shipped one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--reports-file", type=Path, help="keep the reports here, or take those that are there")
     parser.add_argument("--make-only", action="store_true", help="write the reports, measure nothing")
@@ -127,7 +123,7 @@ def main() -> None:
         corpus = json.loads(described.read_text(encoding="utf-8"))
         if options.make_only:
             return
-        seconds, cpu, peak = run(source, out, options.processes)
+        seconds, cpu, peak = run(source, out, options.processes, options.model)
         with out.open("rb") as file:
             rows = sum(1 for _ in file)
     result = {

@@ -20,11 +20,16 @@ N_LABELS = len(REPORT_LABELS)
 BRANCHES = ("sentence", "context", "report", "bag", "keyword")
 _LOWEST = -30.0
 _MAX_PLACE = 40
+TYPICAL_TOKENS = 150.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportNetConfig:
-    """Sizes; kept in the model's metadata."""
+    """Sizes; kept in the model's metadata.
+
+    ``length_penalty`` is taken from the logit of ``abnormal`` for each unit of log(tokens / 150): the strongest of many
+    sentences is stronger than that of few, though none says more. 0 in training, set when the model is made.
+    """
 
     word_buckets: int = 8192
     char_buckets: int = 8192
@@ -33,8 +38,9 @@ class ReportNetConfig:
     width: int = 96
     layers: int = 3
     heads: int = 4
+    length_penalty: float = 0.0
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, float]:
         """For the metadata."""
         return asdict(self)
 
@@ -95,7 +101,8 @@ class _Convolution(nn.Module):
         normed = self.norm(tokens)
         width = normed.shape[1]
         # the weights meet the tokens before they are shifted: one product, no copy of the tokens three times as wide
-        earlier, here, later = (normed @ self.mix.weight[:, i * width : (i + 1) * width].T for i in range(3))
+        weight = self.mix.weight.view(width, 3, width).transpose(0, 1).reshape(3 * width, width)
+        earlier, here, later = functional.linear(normed, weight).chunk(3, 1)
         same = (sentence[self.reach :] == sentence[: -self.reach]).unsqueeze(1)
         mixed = here + self.mix.bias
         mixed[self.reach :] += earlier[: -self.reach] * same
@@ -181,17 +188,20 @@ class ReportNet(nn.Module):
         pooled = pooled.new_zeros(reports, pooled.shape[1]).index_add(0, batch.report_of_sentence, pooled)
         pooled = pooled.reshape(reports, N_LABELS, -1)
         report = (pooled * self.report_score.weight).sum(2) + self.report_score.bias
+        tokens_of_report = torch.bincount(batch.report_of_sentence[segment], minlength=reports)
         branches = torch.stack(
             (
                 _segment_max(sentence, batch.report_of_sentence, reports),
                 _segment_max(context, batch.report_of_sentence, reports),
                 report,
-                self._bag(batch, reports),
+                self._bag(batch, tokens_of_report),
                 self.keyword_score(batch.keywords),
             )
         )
         combined = (functional.softplus(self.branch_weight).unsqueeze(1) * branches).sum(0) + self.report_bias
-        combined = torch.cat((combined[:, :1] + combined[:, 1:].max(1, keepdim=True).values, combined[:, 1:]), 1)
+        abnormal = combined[:, :1] + combined[:, 1:].max(1, keepdim=True).values
+        excess = torch.log(tokens_of_report.clamp(min=1) / TYPICAL_TOKENS).unsqueeze(1)
+        combined = torch.cat((abnormal - self.config.length_penalty * excess, combined[:, 1:]), 1)
         return Scores(report=combined, branches=branches, sentence=sentence, vector=pooled.mean(1))
 
     def _sentence_vectors(self, tokens: Tensor, segment: Tensor, sentences: int) -> Tensor:
@@ -218,9 +228,8 @@ class ReportNet(nn.Module):
         hidden: Tensor = self.context(padded, src_key_padding_mask=absent)
         return hidden[batch.report_of_sentence, batch.place]
 
-    def _bag(self, batch: Tensors, reports: int) -> Tensor:
-        per_report = torch.bincount(batch.report_of_sentence[batch.sentence_of_token], minlength=reports)
-        offsets = torch.cumsum(per_report, 0) - per_report
+    def _bag(self, batch: Tensors, tokens_of_report: Tensor) -> Tensor:
+        offsets = torch.cumsum(tokens_of_report, 0) - tokens_of_report
         flat = batch.grams.reshape(-1)
-        bag: Tensor = self.gram_table(flat, offsets * 2) / per_report.clamp(min=1).sqrt().unsqueeze(1)
+        bag: Tensor = self.gram_table(flat, offsets * 2) / tokens_of_report.clamp(min=1).sqrt().unsqueeze(1)
         return bag + self.gram_bias

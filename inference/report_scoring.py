@@ -23,7 +23,7 @@ from inference.weights import Metadata, WrongModel, load_weights
 
 Floats = npt.NDArray[np.float32]
 
-BATCH_REPORTS = 64
+BATCH_REPORTS = 32
 _EVIDENCE_LOGIT_MARGIN = 2.0
 _MAX_EVIDENCE = 6
 
@@ -220,5 +220,5 @@ def _members(metadata: Metadata, tensors: Mapping[str, torch.Tensor]) -> list[Re
         net = ReportNet(ReportNetConfig(**sizes))
         prefix = f"{number}."
         net.load_state_dict({k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)})
-        members.append(net)
+        members.append(net.eval())
     return members

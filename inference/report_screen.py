@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -67,30 +68,33 @@ def unusable(text: str, sentences: Sequence[Sentence]) -> str | None:
     if len(text) > MAX_REPORT_CHARACTERS:
         return "too_long"
     tokens = [word for sentence in sentences for word in sentence.tokens]
-    bits = [_bits(word) for word in tokens]
-    words = sum(bit > 0 for bit in bits)
+    bits = Counter(map(_bits, tokens))
+    words = bits.total() - bits[0]
     if words == 0:
         return "empty"
-    head = sum(bit & _HEAD_BIT > 0 for bit in bits)
-    known = sum(bit & _KNOWN_BIT > 0 for bit in bits)
-    english = sum(bit & _ENGLISH_BIT > 0 for bit in bits)
-    foreign = sum(bit & _FOREIGN_BIT > 0 for bit in bits)
+    head, known = _count(bits, _HEAD_BIT), _count(bits, _KNOWN_BIT)
+    english, foreign = _count(bits, _ENGLISH_BIT), _count(bits, _FOREIGN_BIT)
     if _is_foreign(text, words, known, english, foreign):
         return "non_english"
-    if _is_absurd(tokens, bits, words, known):
+    if _is_absurd(tokens, words, known):
         return "absurd"
     return "non_head" if _is_elsewhere(bits, words, head) else None
 
 
-def _is_elsewhere(bits: Sequence[int], words: int, head: int) -> bool:
-    elsewhere = sum(bit & _ELSEWHERE_BIT > 0 for bit in bits)
+def _count(bits: Counter[int], one: int) -> int:
+    return sum(count for value, count in bits.items() if value & one)
+
+
+def _is_elsewhere(bits: Counter[int], words: int, head: int) -> bool:
+    elsewhere = _count(bits, _ELSEWHERE_BIT)
     if (elsewhere >= 2 and head * 2 < elsewhere) or (elsewhere >= 1 and head == 0 and words >= _MIN_WORDS_TO_JUDGE):
         return True
-    return head == 0 and words > _NO_HEAD_WORDS and sum(bit & _CUE_BIT > 0 for bit in bits) < 4
+    return head == 0 and words > _NO_HEAD_WORDS and _count(bits, _CUE_BIT) < 4
 
 
 def _is_foreign(text: str, words: int, known: int, english: int, foreign: int) -> bool:
-    letters = [character for character in text[:2000] if character.isalpha()]
+    start = text[:2000]
+    letters = [] if start.isascii() else [character for character in start if character.isalpha()]
     if letters and sum(ord(character) > 0x24F for character in letters) > 0.3 * len(letters):
         return True
     if words < _MIN_WORDS_TO_JUDGE:
@@ -100,10 +104,10 @@ def _is_foreign(text: str, words: int, known: int, english: int, foreign: int) -
     )
 
 
-def _is_absurd(tokens: Sequence[str], bits: Sequence[int], words: int, known: int) -> bool:
+def _is_absurd(tokens: Sequence[str], words: int, known: int) -> bool:
     if words >= _MIN_WORDS_TO_JUDGE:
         if known < 0.3 * words:
             return True
-        distinct = len({token for token, bit in zip(tokens, bits, strict=True) if bit})
+        distinct = sum(token[0].isalpha() for token in set(tokens))
         return words > 40 and distinct < 0.08 * words
     return known == 0 and sum(len(token) for token in tokens) > _SHORT_CHARACTERS

@@ -4,27 +4,9 @@ from __future__ import annotations
 
 import random
 
+from inference.training.report_noise import estrange, strange_word
 from inference.training.report_writing import Draft, Line, capital, deny, stop
 
-_SYLLABLES = (
-    "ba",
-    "lor",
-    "ten",
-    "mi",
-    "quo",
-    "sil",
-    "ver",
-    "ra",
-    "den",
-    "po",
-    "lex",
-    "um",
-    "is",
-    "gan",
-    "fo",
-    "ch",
-    "ost",
-)
 _SMALL_WORDS = ("the", "is", "in", "of", "with", "and", "a", "there", "shows")
 
 
@@ -51,6 +33,8 @@ def fill(draft: Draft, words: int) -> None:
             line, target = Line(stop(capital(grammar.line(rng.choice(draft.negative), "not0")))), draft.findings
         else:
             line, target = _plain(draft)
+        if not line.masked and rng.random() < 0.08:
+            line = Line(estrange(line.text, rng))
         target.append(line)
         written += len(line.text.split())
 
@@ -103,7 +87,7 @@ def run_together(lines: list[Line], rng: random.Random) -> list[Line]:
 
 def strange_words(rng: random.Random) -> str:
     """A sentence of words that mean nothing, so that no label learns to fire on what it has never seen."""
-    words = ["".join(rng.choices(_SYLLABLES, k=rng.randint(1, 4))) for _ in range(rng.randint(3, 12))]
+    words = [strange_word(rng) for _ in range(rng.randint(3, 12))]
     for _ in range(rng.randint(0, 5)):
         words.insert(rng.randrange(len(words)), rng.choice(_SMALL_WORDS))
     return stop(capital(" ".join(words)))

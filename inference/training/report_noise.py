@@ -36,7 +36,34 @@ _NEIGHBOURS = {
     for row in _KEY_ROWS
     for place, key in enumerate(row)
 }
+_EVERYDAY = [
+    word
+    for line in (_FOLDER / "everyday.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+]
+_SYLLABLES = (
+    "ba",
+    "lor",
+    "ten",
+    "mi",
+    "quo",
+    "sil",
+    "ver",
+    "ra",
+    "den",
+    "po",
+    "lex",
+    "um",
+    "is",
+    "gan",
+    "fo",
+    "ch",
+    "ost",
+)
+_SPARED = frozenset(("with", "without", "none", "neither", "excluded", "absent", "absence", "lack", "free", "fails"))
 _WORD = re.compile(r"[A-Za-z]{4,}")
+_FILLERS = re.compile(r"\b(there (is|are)|is|are|was|were|the|a|an) ", re.IGNORECASE)
 _ARTICLES = re.compile(r"\b(the|a|an) ", re.IGNORECASE)
 
 
@@ -68,6 +95,21 @@ def misspell(word: str, rng: random.Random) -> str:
     if kind < 0.9:
         return word[:place] + rng.choice(_NEIGHBOURS.get(word[place].lower(), "e")) + word[place + 1 :]
     return word[:place] + " " + word[place:]
+
+
+def strange_word(rng: random.Random) -> str:
+    """A word that says nothing of any label: an everyday one, or one that does not exist."""
+    if rng.random() < 0.6:
+        return rng.choice(_EVERYDAY)
+    return "".join(rng.choices(_SYLLABLES, k=rng.randint(1, 4)))
+
+
+def estrange(text: str, rng: random.Random) -> str:
+    """Replace up to three words of a sentence by strange ones; words that deny stay."""
+    places = [match.span() for match in _WORD.finditer(text) if match.group().lower() not in _SPARED]
+    for start, end in sorted(rng.sample(places, min(len(places), rng.randint(1, 3))), reverse=True):
+        text = text[:start] + strange_word(rng) + text[end:]
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +146,24 @@ def _typed(rng: random.Random, rate: float) -> Rewrite:
     return rewrite
 
 
+def _wordy(rng: random.Random) -> Rewrite:
+    """Words slipped in, in sentences of any kind: what was never seen must neither raise nor hide a finding."""
+
+    def rewrite(text: str) -> str:
+        if rng.random() > 0.4:
+            return text
+        words = text.split(" ")
+        for _ in range(rng.randint(1, 3)):
+            words.insert(rng.randint(1, len(words)) - 1, strange_word(rng))
+        return " ".join(words)
+
+    return rewrite
+
+
+def _telegraphic(text: str) -> str:
+    return _FILLERS.sub("", text)
+
+
 def _spoken_punctuation(text: str) -> str:
     text = text.replace(",", " comma").replace(":", " colon")
     return (text[:-1] + " period" if text.endswith(".") else text).lower()
@@ -111,17 +171,16 @@ def _spoken_punctuation(text: str) -> str:
 
 def draw_style(rng: random.Random) -> Style:
     """Draw the writer of one report."""
-    rewrites: list[Rewrite] = []
-    if rng.random() < 0.4:
-        rewrites.append(_translated(rng))
-    if rng.random() < 0.5:
-        rewrites.append(american)
-    if rng.random() < 0.12:
-        rewrites.append(lambda text: _replace_some(text, _ABBREVIATED, 0.6, rng))
-    if rng.random() < 0.08:
-        rewrites.append(lambda text: _replace_some(text, _MISHEARD, 0.5, rng))
-    if rng.random() < 0.3:
-        rewrites.append(_typed(rng, rng.choice((0.01, 0.02, 0.06))))
+    habits: tuple[tuple[float, Callable[[], Rewrite]], ...] = (
+        (0.4, lambda: _translated(rng)),
+        (0.5, lambda: american),
+        (0.12, lambda: lambda text: _replace_some(text, _ABBREVIATED, 0.6, rng)),
+        (0.1, lambda: _telegraphic),
+        (0.2, lambda: _wordy(rng)),
+        (0.08, lambda: lambda text: _replace_some(text, _MISHEARD, 0.5, rng)),
+        (0.3, lambda: _typed(rng, rng.choice((0.01, 0.02, 0.06)))),
+    )
+    rewrites = [make() for chance, make in habits if rng.random() < chance]
     spoken = rng.random() < 0.02
     if spoken:
         rewrites.append(_spoken_punctuation)

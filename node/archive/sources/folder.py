@@ -15,7 +15,6 @@ from node.config import ArchiveSettings
 from node.errors import Misconfigured
 from node.store.labels_values import Flagged, Part, Report
 
-
 _ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
