@@ -41,7 +41,7 @@ ablation: setup
 	$(BIN)/python benchmarks/ablation_ct.py
 
 bench: setup
-	for script in warm_models read_series receive time_to_report label_reports relabel_archive; do \
+	for script in warm_models read_series receive time_to_report web_pages label_reports relabel_archive; do \
 	  $(BIN)/python -P benchmarks/$$script.py || exit 1; done
 
 clean:

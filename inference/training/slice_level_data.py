@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 
 from inference.slice_level import CLASSES, FIELD_MM, SIDE_PX, prepare
 from inference.training.anatomy import Head, Tissue, draw_head, smooth_noise
@@ -132,12 +131,10 @@ def _as_mr(rng: np.random.Generator, head: Head) -> FloatArray:
 
 
 def _no_head(rng: np.random.Generator, is_ct: bool) -> FloatArray:
-    """A body with organs and spine, a phantom with rods, a limb too thin to be a head, any object, or only noise."""
+    """A body with organs and spine, a phantom with rods, a limb too thin to be a head, or nothing but noise."""
     side = SIDE_PX + 2 * MARGIN_PX
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-    kind = str(rng.choice(["body", "phantom", "object", "limb", "noise"], p=[0.35, 0.27, 0.2, 0.1, 0.08]))
-    if kind == "object":
-        return _object(rng, is_ct, x, y)
+    kind = str(rng.choice(["body", "phantom", "limb", "noise"], p=[0.45, 0.35, 0.12, 0.08]))
     if kind == "noise":
         noise = 400 * rng.normal(size=x.shape)
         return np.asarray(noise if is_ct else np.abs(noise), dtype=np.float32)
@@ -156,24 +153,6 @@ def _no_head(rng: np.random.Generator, is_ct: bool) -> FloatArray:
         picture = np.where(spine, 500.0 if is_ct else 300.0, picture)
     noisy = picture + (rng.uniform(2, 25) if is_ct else rng.uniform(5, 60)) * rng.normal(size=picture.shape)
     return np.asarray(noisy if is_ct else np.abs(noisy), dtype=np.float32)
-
-
-def _object(
-    rng: np.random.Generator, is_ct: bool, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
-) -> FloatArray:
-    """Patches without an outline, striped or ringed, in much noise: a test object, a fruit, a coil's own picture."""
-    patches = ndimage.gaussian_filter(rng.normal(size=x.shape), float(rng.uniform(2, 12)))
-    shape = patches > np.quantile(patches, rng.uniform(0.4, 0.92))
-    middle = rng.normal(0, 0.3, 2)
-    near = np.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / rng.uniform(0.1, 1.5))
-    along = rng.normal(0, 1, 2)
-    phase = np.hypot(*middle - along) + (x * along[0] + y * along[1] if rng.random() < 0.5 else np.hypot(x, y))
-    stripes = 1 + rng.uniform(0, 1) * np.sin(rng.uniform(5, 40) * phase)
-    signal = shape * near * stripes + rng.uniform(0.0, 0.4) * near * stripes
-    noise = rng.uniform(0.03, 0.35) * rng.normal(size=(2, *x.shape))
-    if is_ct:
-        return np.asarray(-1000 + rng.uniform(500, 1600) * (signal + noise[0]), dtype=np.float32)
-    return np.asarray(1000 * np.hypot(signal + noise[0], noise[1]), dtype=np.float32)
 
 
 def _value(rng: np.random.Generator, is_ct: bool) -> float:
