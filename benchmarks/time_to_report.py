@@ -1,6 +1,6 @@
 """Seconds from a study's last instance to its report accepted by the PACS, through the whole node, less the silence.
 
-    python -P benchmarks/time_to_report.py [--studies 6] [--json FILE]
+    python -P benchmarks/time_to_report.py [--studies 6] [--drawn DIR] [--json FILE]
 
 falx and a test PACS (Orthanc when it is installed) run as in `falx demo`. Synthetic head CTs of 32 slices, with and
 without haemorrhage in turn, their pixels repeated to 512x512, are sent one after the other; the models are warm. The
@@ -31,18 +31,20 @@ from node.dicom_net.sending import send_folder
 from node.store.database import open_database, reading
 from node.store.ledger_tables import deliveries, objects, series, tasks
 
-SLICES, SIZE = 32, 512
+SLICES, SIZE, COVERED_MM = 32, 512, 120.0
 LONGEST_S = 300.0
 
 
 def draw(folder: Path, seed: int, prevalence: float) -> Path:
     """The 32 uppermost slices of a synthetic head CT that has as many, as one folder of files of 512x512."""
+    chosen = folder / f"study-{seed}"
+    if chosen.exists():
+        return chosen
     for number in range(50):
         place = folder / f"{seed}-{number}"
         cohort_ct.write_cohort(1, seed + number, place, prevalence=prevalence)
         slices = sorted(map(pydicom.dcmread, place.rglob("*.dcm")), key=lambda ds: float(ds.ImagePositionPatient[2]))
-        if len(slices) >= SLICES:
-            chosen = folder / f"study-{seed}"
+        if len(slices) >= SLICES and float(slices[0].SliceThickness) * SLICES >= COVERED_MM:
             chosen.mkdir()
             for index, one in enumerate(slices[-SLICES:]):
                 enlarge(one).save_as(chosen / f"{index:04d}.dcm")
@@ -72,7 +74,10 @@ def wait_for_report(engine: Engine, study: str) -> tuple[RowMapping, RowMapping]
             row = connection.execute(report.where(objects.c.study_instance_uid == study, objects.c.kind == "SR"))
             sent = row.mappings().first()
             if sent is not None and sent["sent_at"] is not None:
-                return connection.execute(task.where(tasks.c.study_instance_uid == study)).mappings().one(), sent
+                answered = connection.execute(task.where(tasks.c.study_instance_uid == study)).mappings().first()
+                if answered is None:
+                    raise RuntimeError(f"the series of study {study} was not chosen: see falx status")
+                return answered, sent
         time.sleep(0.1)
     raise RuntimeError(f"no report of study {study} within {LONGEST_S:.0f} s")
 
@@ -93,9 +98,8 @@ def measure(settings: Settings, engine: Engine, pacs_ae: str, pacs_port: int, so
     }
 
 
-def run(studies: int, folder: Path) -> dict[str, object]:
-    """Measure ``studies`` studies after one that warms everything."""
-    sources = [draw(folder / "studies", 950_000 + 100 * n, float(n % 2)) for n in range(studies + 1)]
+def run(sources: list[Path], folder: Path) -> dict[str, object]:
+    """Measure each study but the first, which warms everything."""
     port = free_port()
     with running_pacs(folder / "pacs", port, PacsKind.AUTO) as pacs:
         config = write_config(folder, port, pacs)
@@ -121,11 +125,14 @@ def main() -> None:
     """Run, print the medians, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=6)
+    parser.add_argument("--drawn", type=Path, help="keep the drawn studies there, or take those that are there")
     parser.add_argument("--json", default="")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="falx-time-") as folder:
-        (Path(folder) / "studies").mkdir()
-        found = run(options.studies, Path(folder))
+        drawn = options.drawn or Path(folder) / "studies"
+        drawn.mkdir(parents=True, exist_ok=True)
+        sources = [draw(drawn, 950_000 + 100 * n, float(n % 2)) for n in range(options.studies + 1)]
+        found = run(sources, Path(folder))
     print(json.dumps({k: v for k, v in found.items() if k != "studies"}), file=sys.stderr)
     if options.json:
         text = json.dumps(found, indent=2) + "\n"
