@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from inference.head_part import only_head
 from inference.result import ModelId
+from inference.series_reader import read_volume
 from inference.slice_level import BRAIN, CLASSES, SIDE_PX, SliceLevelModel, SliceLevels, prepare
 from inference.training.slice_level_project import LabelledSlices, train_project
 from inference.training.train_slices import vary
+from inference.volume import Volume
 from inference.weights import shipped
 from node.cli import app
 
@@ -102,7 +106,26 @@ def test_shipped_model_on_real_series(shared_data: Path) -> None:
     result = evaluate(shared_data / "slice_level.csv", shared_data, None, None)
     shares = {name: row["share"] for name, row in result["series"].items()}
     assert len(shares) >= 11
-    assert result["share"] >= 0.97, shares
+    assert min(shares.values()) >= 0.96, shares  # one slice of the shortest series; docs/ranking.md has the figures
+    assert result["share"] >= 0.99, shares
+
+
+@pytest.mark.shared_data
+def test_no_slice_with_brain_is_left_out_of_a_real_series(shared_data: Path) -> None:
+    model = SliceLevelModel.load()
+    with (shared_data / "slice_level.csv").open(newline="", encoding="utf-8") as file:
+        brain = {row["sop_instance_uid"] for row in csv.DictReader(file) if row["brain"] == "1"}
+    seen = 0
+    for folder in [*(shared_data / "ct").iterdir(), *(shared_data / "mr").iterdir()]:
+        if not folder.is_dir():
+            continue
+        volume = read_volume([path for path in folder.rglob("*") if path.is_file()])
+        part = only_head(volume, model.levels(volume))
+        assert isinstance(part, Volume), folder.name
+        whole, kept = ({one.sop_instance_uid for one in found.geometry.slices} for found in (volume, part))
+        assert (whole & brain) <= kept, folder.name
+        seen += len(whole & brain)
+    assert seen > 200
 
 
 def test_evaluate_names_the_missing_file(tmp_path: Path) -> None:
