@@ -18,6 +18,7 @@ from inference.labels import PUBLISHED_LABELS
 OUTPUTS = PUBLISHED_LABELS  # abnormal first, then the seven categories
 CHANNELS = 4  # previous, own, next slice; mask
 MAP_STRIDE = 2
+TISSUES = 5  # white matter, grey matter, fluid, everything else, lesion: learned beside, where they are known
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -60,11 +61,15 @@ class AbnormalityNetwork(nn.Module):
         self.mix1 = _block(2 * w, w)
         self.mix0 = _block(w, w)
         self.map = nn.Conv2d(w, k, 1)
+        self.tissue = nn.Conv2d(w, TISSUES, 1)
         self.reduce = nn.Sequential(nn.Linear(12 * w + 2 * w + 3 * k, features), nn.ReLU(inplace=True))
         self.context = nn.Sequential(nn.Linear(3 * features, features), nn.ReLU(inplace=True))
         self.dropout = nn.Dropout(0.2)
         self.slice = nn.Linear(2 * features + 3 * k, k)
         self.weight = nn.Linear(2 * features + 3 * k, k)
+        # a slice starts as suspicious as its map's peak, and a study as a soft maximum of its slices
+        self.peak = nn.Parameter(torch.tensor([float(name != "atrophy") for name in OUTPUTS]))  # atrophy has no outline
+        self.trust = nn.Parameter(torch.ones(k))
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Judge studies laid end to end.
@@ -82,8 +87,16 @@ class AbnormalityNetwork(nn.Module):
             Map logits ``[n, 8, y/2, x/2]``, slice logits ``[n, 8]``, weights ``[n, 8]`` (they sum to 1 over a study's
             slices), study logits ``[studies, 8]``.
         """
+        a, c, d = self._features(x, lengths)
+        return self._judge(x, lengths, self.map(a), c, d)
+
+    def with_tissue(self, x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What :meth:`forward` gives, and tissue logits ``[n, 5, y/2, x/2]``: knowing normal anatomy, in training."""
+        a, c, d = self._features(x, lengths)
+        return (*self._judge(x, lengths, self.map(a), c, d), self.tissue(a))
+
+    def _features(self, x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         before, after = (index.to(x.device) for index in neighbours(lengths))
-        inside = functional.max_pool2d(x[:, -1:], MAP_STRIDE)
         a = self.fine(self.stem(functional.pixel_unshuffle(x, 2)))
         b = self.down1(a)
         c = self.down2(b)
@@ -92,12 +105,19 @@ class AbnormalityNetwork(nn.Module):
         c = self.mix2(c + functional.interpolate(self.up2(d), size=c.shape[2:], mode="nearest"))
         b = self.mix1(b + functional.interpolate(c, size=b.shape[2:], mode="nearest"))
         a = self.mix0(a + functional.interpolate(b, size=a.shape[2:], mode="nearest"))
-        maps = self.map(a)
+        return a, c, d
+
+    def _judge(
+        self, x: Tensor, lengths: Sequence[int], maps: Tensor, c: Tensor, d: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        before, after = (index.to(x.device) for index in neighbours(lengths))
+        inside = functional.max_pool2d(x[:, -1:], MAP_STRIDE)
         pooled = _pool_maps(maps, inside)
         own = self.reduce(torch.cat([d.mean((2, 3)), d.amax((2, 3)), c.amax((2, 3)), pooled], dim=1))
         around = self.context(torch.cat([own[before], own, own[after]], dim=1))
         vector = self.dropout(torch.cat([own, around, pooled], dim=1))
-        logits, energy = self.slice(vector), self.weight(vector)
+        logits = self.slice(vector) + self.peak * 4.0 * pooled[:, : len(OUTPUTS)]
+        energy = self.weight(vector) + self.trust * logits
         weights = torch.cat([e.softmax(dim=0) for e in energy.split(list(lengths))])
         study = torch.stack([part.sum(dim=0) for part in (weights * logits).split(list(lengths))])
         return maps, logits, weights, study

@@ -87,7 +87,7 @@ def fit_mr(
         network.load_state_dict(tensors)
         limits = parent.architecture.get("limits", {})
     recipe = MrRecipe(
-        network, training, validation, seed=settings.seed, studies_per_batch=3, repeats=repeats, loaders=loaders
+        network, training, validation, seed=settings.seed, studies_per_batch=5, repeats=repeats, loaders=loaders
     )
     trainer = Trainer(recipe, out, settings, device)
     fitted = trainer.run(resume=resume, show_progress=show_progress)

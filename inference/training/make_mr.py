@@ -21,9 +21,9 @@ from inference.weights import shipped
 
 STAGES = {"training": (100_000, 100_900), "validation": (200_000, 200_200)}
 VERSION = "1.0.0"
-SLICES = 10  # training looks at runs of neighbouring slices: more different ones a second
+SLICES = 6  # training looks at runs of neighbouring slices: more different ones a second
 REPEATS = 3
-SETTINGS = LoopSettings(epochs=10, patience=10, learning_rate=4e-3, seed=1)
+SETTINGS = LoopSettings(epochs=8, patience=8, learning_rate=2.5e-3, seed=1)
 
 
 def sources_of(stage: str, folder: Path, processes: int) -> list[Source]:

@@ -30,7 +30,8 @@ class MrSample:
     """One study as the network trains on it; NaN marks an unknown label.
 
     ``image`` and ``mask`` are ``[n, SIZE, SIZE]``; ``lesions`` ``[n, 8, SIZE / 2, SIZE / 2]`` 0..1 or None (a
-    hospital has no outlines); ``slice_labels`` ``[n, 8]``; ``study_labels`` ``[8]``; ``step_mm`` between slices.
+    hospital has no outlines); ``slice_labels`` ``[n, 8]``; ``study_labels`` ``[8]``; ``step_mm`` between slices;
+    ``tissue`` ``[n, 5, SIZE / 2, SIZE / 2]``, shares of white and grey matter, fluid, all else, lesion, or None.
     """
 
     image: Array
@@ -39,6 +40,7 @@ class MrSample:
     slice_labels: Array
     study_labels: Array
     step_mm: float = 5.0
+    tissue: Array | None = None
 
 
 Source = Callable[[np.random.Generator], MrSample]
@@ -98,10 +100,12 @@ def sample_of_scene(scene: CachedScene, rng: np.random.Generator) -> MrSample:
     if scene.study_labels[ATROPHY]:  # it shows on every slice and on none
         slice_labels[slice_labels[:, 0] == 0, 0] = np.nan
         slice_labels[:, ATROPHY] = np.nan
+    half = _half(scene.lesions)
     return MrSample(
         image=normalise(signal, mask, scene.step_mm),
         mask=mask,
-        lesions=_half(scene.lesions),
+        lesions=half,
+        tissue=_tissue(fractions, half[:, :1]),
         slice_labels=slice_labels,
         study_labels=scene.study_labels.astype(np.float32),
         step_mm=scene.step_mm,
@@ -114,6 +118,15 @@ def _half(lesions: npt.NDArray[np.uint8]) -> Array:
     blocks = np.maximum(rows[..., ::2], rows[..., 1::2])
     both = np.concatenate([blocks.max(axis=0, keepdims=True), blocks]).transpose(1, 0, 2, 3)
     return np.asarray(both, np.float32) / np.float32(255.0)
+
+
+def _tissue(fractions: Array, lesion: Array) -> Array:
+    """Mean over 2 x 2 pixels of what the network learns to tell apart, lesions ``[n, 1, ...]`` taking their share."""
+    white, grey, deep, fluid = fractions[:4]
+    shares = np.stack([white, grey + deep, fluid], axis=1)
+    mean = (shares[..., ::2, ::2] + shares[..., 1::2, ::2] + shares[..., ::2, 1::2] + shares[..., 1::2, 1::2]) / 4
+    healthy = np.concatenate([mean, np.clip(1.0 - mean.sum(axis=1, keepdims=True), 0.0, 1.0)], axis=1)
+    return np.asarray(np.concatenate([healthy * (1.0 - lesion), lesion], axis=1), np.float32)
 
 
 def _warp(stack: Array, matrix: Array) -> Array:
@@ -143,6 +156,7 @@ def augment(sample: MrSample, rng: np.random.Generator) -> MrSample:
         image=image,
         mask=(warped[:, 1] > 0.5).astype(np.float32),
         lesions=_warp(sample.lesions[first:last], matrix) if sample.lesions is not None else None,
+        tissue=_warp(sample.tissue[first:last], matrix) if sample.tissue is not None else None,
         slice_labels=sample.slice_labels[first:last],
     )
 
@@ -156,21 +170,27 @@ class MrBatch:
     lesions: Tensor | None
     slice_labels: Tensor
     study_labels: Tensor
+    tissue: Tensor | None = None
 
 
 def collate(samples: Sequence[MrSample]) -> MrBatch:
-    """Lay studies end to end; lesion maps count only when every study has them."""
+    """Lay studies end to end; lesion and tissue maps count only when every study has them."""
     lengths = tuple(len(s.image) for s in samples)
     image, mask = (torch.from_numpy(np.concatenate([getattr(s, n) for s in samples])) for n in ("image", "mask"))
-    outlined = [s.lesions for s in samples if s.lesions is not None]
-    lesions = torch.from_numpy(np.concatenate(outlined)) if len(outlined) == len(samples) else None
     return MrBatch(
         slice_channels(image, mask, lengths).contiguous(memory_format=torch.channels_last),
         lengths,
-        lesions,
+        _together([s.lesions for s in samples]),
         torch.from_numpy(np.concatenate([s.slice_labels for s in samples])),
         torch.from_numpy(np.stack([s.study_labels for s in samples])),
+        _together([s.tissue for s in samples]),
     )
+
+
+def _together(fields: Sequence[Array | None]) -> Tensor | None:
+    """One tensor of all studies' fields; None unless every study has its own."""
+    known = [field for field in fields if field is not None]
+    return torch.from_numpy(np.concatenate(known)) if len(known) == len(fields) else None
 
 
 def known_bce(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -190,6 +210,15 @@ def map_loss(maps: Tensor, target: Tensor, inside: Tensor) -> Tensor:
     overlap = (2 * (probability * truth).sum() + 20.0) / (probability.sum() + truth.sum() + 20.0)
     combined: Tensor = 2.0 * (entropy * weight).sum() / inside.sum().clamp(min=1.0) + 0.5 * (1.0 - overlap)
     return combined
+
+
+def tissue_loss(logits: Tensor, shares: Tensor, inside: Tensor) -> Tensor:
+    """Cross-entropy of the tissue shares inside the brain, lesions weighing more since they are rare."""
+    target = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-3)
+    weight = (1.0 + 6.0 * shares[:, -1:]) * inside
+    entropy = -(target * functional.log_softmax(logits, dim=1)).sum(dim=1, keepdim=True)
+    mean: Tensor = (entropy * weight).sum() / weight.sum().clamp(min=1.0)
+    return mean
 
 
 class EpochBatches(Dataset[MrBatch]):
@@ -242,13 +271,14 @@ class MrRecipe:
 
     def loss(self, batch: MrBatch, device: torch.device) -> Tensor:
         """Study and slice cross-entropy, and where outlines are known that of the map with its overlap."""
-        maps, slices, _, study = self.network(batch.x.to(device), batch.lengths)
+        maps, slices, _, study, tissue = self.network.with_tissue(batch.x.to(device), batch.lengths)
         total = known_bce(study, batch.study_labels.to(device), STUDY_WEIGHT)
         total = total + 0.7 * known_bce(slices, batch.slice_labels.to(device), STUDY_WEIGHT)
         if batch.lesions is None:
             return total
         inside = functional.max_pool2d(batch.x[:, -1:].to(device), 2)
-        return total + map_loss(maps, batch.lesions.to(device), inside)
+        total = total + map_loss(maps, batch.lesions.to(device), inside)
+        return total if batch.tissue is None else total + 2.0 * tissue_loss(tissue, batch.tissue.to(device), inside)
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Study AUC of abnormal (the score; less the loss where one class is absent), its loss, the slice AUC."""
