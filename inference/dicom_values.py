@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from datetime import date
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 
-# what pydicom is seen to raise on values that break their representation (found by fuzzing)
+# what pydicom is seen to raise on values that break their representation, or break off (found by fuzzing)
 VALUE_FAULTS = (
     ValueError,
     TypeError,
@@ -23,6 +24,7 @@ VALUE_FAULTS = (
     OverflowError,
     NotImplementedError,
     BytesLengthException,
+    struct.error,
 )
 _AGE_UNITS_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 

@@ -28,7 +28,7 @@ Stored = npt.NDArray[Any]
 MAX_SIDE = 8192
 _JPEG_LOSSY = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 52, 53, 54, 55, 56)}  # the retired processes included
 # what the decoders are seen to raise on damaged data; numpy and the codecs share no root of their own
-_FAILURES = (*VALUE_FAULTS, RuntimeError, OSError, struct.error)
+_FAILURES = (*VALUE_FAULTS, RuntimeError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 from sqlalchemy import Connection, RowMapping
 
+from inference.dicom_values import VALUE_FAULTS
 from node.config import StorageSettings
 from node.errors import Rejected
 from node.store import rankings
@@ -103,7 +104,7 @@ def _readable(files: Sequence[Path], left_out: Counter[str]) -> Iterator[tuple[P
     for path in files:
         try:
             ds = pydicom.dcmread(path, stop_before_pixels=True)
-        except (InvalidDicomError, OSError):
+        except (InvalidDicomError, OSError, EOFError, *VALUE_FAULTS):
             left_out["not DICOM"] += 1
             continue
         reason = _unusable(ds)

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from inference.dicom_values import VALUE_FAULTS
 from inference.series_reader import Unreadable, read_volume
 from inference.slice_level import SliceLevelModel, prepare
 from inference.training.slice_level_project import LabelledSlices
@@ -86,7 +87,7 @@ def _series(paths: Iterable[Path], wanted: frozenset[str] = frozenset()) -> Iter
             continue
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        except (InvalidDicomError, OSError):
+        except (InvalidDicomError, OSError, EOFError, *VALUE_FAULTS):
             continue
         if "Rows" in header:
             key = (path.parent.name, str(header.get("SeriesInstanceUID", "")))

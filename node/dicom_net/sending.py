@@ -9,6 +9,7 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from inference.dicom_values import VALUE_FAULTS
 from node.config import TlsSettings
 from node.dicom_net.scu import MAX_CONTEXTS, AssociationLost, Peer, association
 from node.dicom_net.store_scu import Answer, SendResult, send_object, storage_contexts
@@ -69,7 +70,7 @@ def dicom_files(folder: Path) -> tuple[list[DicomFile], list[Path]]:
                     transfer_syntax_uid=str(head.file_meta.TransferSyntaxUID),
                 )
             )
-        except (InvalidDicomError, AttributeError, EOFError, ValueError, KeyError, NotImplementedError):
+        except (InvalidDicomError, EOFError, *VALUE_FAULTS):
             others.append(path)
     return files, others
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_dicom import uid, write_enhanced, write_series
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -110,6 +110,7 @@ def test_what_is_not_dicom_is_corrupt_and_named(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=600))
+@example(b"\0\0\0\0OB\0\0")  # breaks off in the length of an element
 def test_any_bytes_are_a_header_or_corrupt(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.dcm"
     path.write_bytes(b"\0" * 128 + b"DICM" + content)

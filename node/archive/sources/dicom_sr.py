@@ -14,6 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from inference.dicom_values import VALUE_FAULTS
 from node.archive.sources.cells import as_text, as_time, modality_of
 from node.archive.sources.columns import checked
 from node.archive.sources.folder import FolderSource
@@ -30,7 +31,7 @@ class DicomSrFolder(FolderSource):
     """One file is one report; the report id is its SOP Instance UID."""
 
     suffixes: ClassVar[tuple[str, ...]] = ("",)
-    unreadable = (OSError, EOFError, UnicodeError, InvalidDicomError, ValueError, KeyError, AttributeError)
+    unreadable = (OSError, EOFError, InvalidDicomError, *VALUE_FAULTS)
 
     def __init__(self, archive: ArchiveSettings, location: Path | None = None) -> None:
         super().__init__(archive, location)
