@@ -19,7 +19,6 @@ MARGIN_MM = 15.0
 MIN_MARGIN = 2  # slices
 DOUBT = 0.1  # a slice with this chance of brain stays when it hangs together with the brain
 MAX_DOUBT_MM = 60.0  # but no more than a face of them
-SURE = 0.9
 RUN_MM = (60.0, 210.0)  # a brain is 110 to 160 mm high; a slab may be cut, a tilted head seen longer
 
 
@@ -59,8 +58,7 @@ def slices_to_keep(levels: SliceLevels) -> range | None:
         return None
     chance, positions = levels.probabilities[:, BRAIN], np.asarray(levels.positions_mm)
     length_mm = positions[run.stop - 1] - positions[run.start]
-    sure = float((chance[run.start : run.stop] > SURE).mean())
-    if not RUN_MM[0] <= length_mm <= RUN_MM[1] or sure < 0.5:
+    if not RUN_MM[0] <= length_mm <= RUN_MM[1]:
         return None
     return range(_end(chance, positions, run.start, -1), _end(chance, positions, run.stop - 1, 1) + 1)
 

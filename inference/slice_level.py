@@ -33,6 +33,8 @@ ANCHOR_MM = (-40.0, 60.0)  # levels that are plainly inside the brain
 MIN_ANCHORS = 6
 MAX_SPREAD_MM = 20.0
 MIN_RUN = 3  # shorter runs of brain slices are stray votes
+SURE = 0.9
+MIN_SURE = 0.5  # share of a run that must be sure: a head is plain in most of its slices, a phantom only now and then
 STRONGEST = 4.0  # log odds: no slice speaks louder, so one doubtful slice does not cut a head in two
 BLOCK_MM = 160.0  # so much of a long series is centred at a time: a head lies elsewhere than the body below it
 LONG_MM = 260.0  # longer than a head with its neck
@@ -70,7 +72,7 @@ class SliceLevels:
             return None
         positions = np.asarray(self.positions_mm, dtype=np.float32)
         low, high = ANCHOR_MM
-        sure = (self.probabilities[:, BRAIN] > 0.9) & (self.level_mm > low) & (self.level_mm < high)
+        sure = (self.probabilities[:, BRAIN] > SURE) & (self.level_mm > low) & (self.level_mm < high)
         if sure.sum() < MIN_ANCHORS:
             return None
         offsets = (self.level_mm - positions)[sure]
@@ -93,7 +95,8 @@ class SliceLevels:
     def brain_run(self) -> range | None:
         """The run of slices most likely to be the brain: largest sum of log odds; None when there is no head.
 
-        A head holds its brain in one piece, so stray votes elsewhere do not count and a doubtful slice inside does.
+        A head holds its brain in one piece, so stray votes elsewhere do not count and a doubtful slice inside does; a
+        run of little but doubt is no head.
         """
         odds = self._log_odds()
         best, best_sum, start, running = range(0), 0.0, 0, 0.0
@@ -103,7 +106,10 @@ class SliceLevels:
             running += float(value)
             if running > best_sum:
                 best, best_sum = range(start, z + 1), running
-        return best if len(best) >= MIN_RUN else None
+        if len(best) < MIN_RUN:
+            return None
+        sure = float((self.probabilities[best.start : best.stop, BRAIN] > SURE).mean())
+        return best if sure >= MIN_SURE else None
 
     def _log_odds(self) -> FloatArray:
         """Brain against anything else, by what the network sees; the height may object, it does not vouch.

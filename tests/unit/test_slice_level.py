@@ -43,6 +43,14 @@ def test_longest_run_of_brain(brain: list[int], run: range | None) -> None:
     assert levels(brain).brain_run() == run
 
 
+def test_a_run_of_little_but_doubt_is_no_head() -> None:
+    found = levels([1] * 12)
+    found.probabilities[3:, BRAIN] = 0.8
+    assert found.brain_run() is None
+    found.probabilities[3:8, BRAIN] = 0.95
+    assert found.brain_run() == range(12)
+
+
 def test_prepared_slices_have_one_size_whatever_the_matrix() -> None:
     rng = np.random.default_rng(0)
     for rows, columns, spacing in ((512, 512, 0.45), (256, 320, 0.9), (64, 64, 8.0), (700, 300, 0.3)):
