@@ -32,7 +32,7 @@ from node.web.app import create_app
 from node.web.ranking_desk import RankingDesk, figures
 from node.web.worklist_order import MAX_AGE_S
 
-TESTS = Path(__file__).resolve().parents[1] / "tests" / "integration" / "web"
+TESTS = Path(__file__).resolve().parents[1] / "tests"
 STUDIES, SLICES, SUBMITTED = 10_000, 10_000, 3_000
 RATERS = ("ann", "bob", "cay", "dan", "eve")
 PASSWORD = "correct horse battery"
@@ -53,7 +53,7 @@ def summary(times: list[tuple[float, float]]) -> Times:
 
 def ledger_rows() -> ModuleType:
     """The tests' made-up studies: evidence of 30 slices, three deliveries each."""
-    spec = importlib.util.spec_from_file_location("ledger_rows", TESTS / "ledger_rows.py")
+    spec = importlib.util.spec_from_file_location("fixtures_ledger", TESTS / "fixtures_ledger.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

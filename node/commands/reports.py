@@ -18,8 +18,8 @@ from node.commands.label_sets import (
 
 if TYPE_CHECKING:
     from node.archive.relabel import Run
-    from node.archive.watch import Month, Share
     from node.config import ArchiveSettings, Settings
+    from node.watch import Month, Share
 
 
 def relabel(
@@ -121,10 +121,10 @@ def watch(
     json: JsonOption = "",
 ) -> None:
     """Compare the image models' answers with the labels of later reports, month by month: a sign of drift."""
-    from node.archive.watch import LABEL_OF
-    from node.archive.watch import watch as compare
     from node.output import console, write_json
     from node.store.database import open_database, reading
+    from node.watch import LABEL_OF
+    from node.watch import watch as compare
 
     storage = settings_of(config).storage
     with reading(open_database(storage, "labels")) as labels, reading(open_database(storage, "ledger")) as ledger:

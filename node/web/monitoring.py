@@ -16,11 +16,13 @@ from node.store import labels
 from node.store.database import now, reading
 from node.store.ledger_tables import deliveries, tasks
 from node.study import DeliveryState, TaskState
+from node.watch import LABEL_OF, watch
 from node.web.resources import Shared, page
 from node.web.security import Viewer
 
 router = APIRouter()
 DAYS = 7
+WATCH_DAYS = 92  # of the image models against later reports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,11 @@ def monitoring(request: Request, shared: Shared, session: Viewer) -> Response:
         )
     with reading(shared.labels) as connection:
         runs = labels.label_sets_of(connection, limit=10)
+        with reading(shared.ledger) as ledger:
+            since = now() - timedelta(days=WATCH_DAYS)
+            months = (
+                [one for model in LABEL_OF for one in watch(connection, ledger, model, since=since)] if runs else []
+            )
     oldest_s = (now() - oldest).total_seconds() if oldest else None
     return page(
         request,
@@ -56,6 +63,8 @@ def monitoring(request: Request, shared: Shared, session: Viewer) -> Response:
         destinations=destinations,
         oldest_s=oldest_s,
         runs=runs,
+        months=months,
+        watch_days=WATCH_DAYS,
         days=DAYS,
         delivery_states=[state.value for state in DeliveryState],
     )

@@ -17,7 +17,6 @@ from inference.labels import REPORT_LABELS
 from inference.training.label_file import read_label_file
 from node.archive.embedding_map import make_map
 from node.archive.engines import LocalEngine
-from node.archive.watch import watch, wilson
 from node.errors import Corrupt, Misconfigured, Rejected
 from node.store import labels as store
 from node.store import labels_corrections as corrections
@@ -26,6 +25,7 @@ from node.store.labels_diff import CORRECTION, MODEL, NEW, TEXT, UNDONE, Change,
 from node.store.labels_export import Exported, export
 from node.store.labels_map import read_map
 from node.store.ledger_tables import studies, tasks
+from node.watch import watch, wilson
 
 pytest_plugins = ("fixtures_reports",)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
+import fixtures_head as heads
 import pytest
 import yaml
 from click.testing import Result
@@ -23,18 +22,6 @@ from node.store.ledger_tables import instances, series, studies
 from node.store.rankings import Arrangement
 
 SLICES = 24
-
-
-def _load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("web") / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-heads = _load("head_series")
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import fixtures_ledger as rows_of
 import pytest
 from playwright.sync_api import Page, expect
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from inference.labels import REPORT_LABELS
 from inference.report_labels import ReportLabels
@@ -18,6 +19,7 @@ from node.store.labels import reports_of
 from node.store.labels_map import MapPoint, write_map
 from node.store.labels_tables import corrections, reports
 from node.store.labels_values import Batch, LabelledReport, Part, Report
+from node.store.ledger_tables import studies, tasks
 from node.web.labelling import cut_text
 
 MODEL = ModelId(name="falx-reports", version="1.0.0", weights_sha256="cd" * 32)
@@ -167,3 +169,20 @@ def test_viewers_see_no_reports(archive: Any, browse: Callable[..., Page]) -> No
     window = browse("vera")
     window.goto("/labels")
     expect(window.get_by_text("This needs the role annotator")).to_be_visible()
+
+
+def test_monitoring_holds_the_models_against_the_reports(
+    browse: Callable[..., Any], served: Any, archive: Any, keep_pictures: Callable[[Page, str], None]
+) -> None:
+    rows_of.fill(served.database("ledger"), 40)
+    with served.database("ledger").begin() as connection:  # the study of report r1, which says: bleeding
+        analysed = tasks.c.state == "analysed", tasks.c.model == "ct_haemorrhage"
+        uid = connection.scalar(select(tasks.c.study_instance_uid).where(*analysed).limit(1))
+        same = studies.c.study_instance_uid == uid
+        connection.execute(update(studies).where(same).values(accession_number="A-r1"))
+    window = browse("vera")
+    window.goto("/monitoring")
+    table = window.get_by_role("region", name="Models against reports")
+    rows = table.get_by_role("row").filter(has_text="CT haemorrhage")
+    assert sum(int(row.get_by_role("cell").nth(2).inner_text()) for row in rows.all()) == 1
+    keep_pictures(window, "monitoring-reports")

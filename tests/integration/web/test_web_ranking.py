@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fixtures_head as heads
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
@@ -21,18 +21,6 @@ from node.store.rankings_tables import batches, projects
 from node.web.ranking_desk import standing
 
 SLICES = 24
-
-
-def _load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-heads = _load("head_series")
 
 
 @pytest.fixture

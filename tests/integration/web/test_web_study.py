@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import fixtures_head as heads
 import httpx
 import numpy as np
 import pydicom
@@ -27,18 +27,6 @@ from node.store.ledger_tables import audit, deliveries, instances, series, studi
 STUDY = "1.2.826.0.1.3680043.10.1.77"
 MODEL = ModelId(name="falx-ct", version="1.0.0", weights_sha256="ab" * 32)
 PASSWORD = "correct horse battery"
-
-
-def _load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-heads = _load("head_series")
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import fixtures_ledger as rows_of
 import httpx
 from playwright.sync_api import expect
 from sqlalchemy import delete, insert, update
@@ -20,18 +19,6 @@ from node.web.queries import worklist
 from node.web.worklist_order import MAX_AGE_S, places
 
 PASSWORD = "correct horse battery"
-
-
-def _load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-rows_of = _load("ledger_rows")
 
 
 def test_ten_thousand_studies_open_by_the_page(served: Any) -> None:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -59,8 +60,13 @@ class Month:
     kappa: float | None
 
 
-def watch(labels: Connection, ledger: Connection, model: str) -> list[Month]:
+def watch(labels: Connection, ledger: Connection, model: str, *, since: datetime | None = None) -> list[Month]:
     """Compare a model's current answers with the labels of the reports, per month of the analysis, oldest first.
+
+    Parameters
+    ----------
+    since
+        Only analyses finished after it; None: all.
 
     Raises
     ------
@@ -70,7 +76,7 @@ def watch(labels: Connection, ledger: Connection, model: str) -> list[Month]:
     if model not in LABEL_OF:
         raise Rejected("unknown_model", f"no model is called {model!r}: {', '.join(LABEL_OF)}")
     tables: dict[str, Counter[tuple[bool, bool | None]]] = {}
-    for month, present, reported in _pairs(labels, ledger, model):
+    for month, present, reported in _pairs(labels, ledger, model, since):
         tables.setdefault(month, Counter())[present, reported] += 1
     return [_month(model, month, tables[month]) for month in sorted(tables)]
 
@@ -120,10 +126,12 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def _pairs(labels: Connection, ledger: Connection, model: str) -> Iterator[tuple[str, bool, bool | None]]:
+def _pairs(
+    labels: Connection, ledger: Connection, model: str, since: datetime | None
+) -> Iterator[tuple[str, bool, bool | None]]:
     """(month, model says present, report says present: None for no report that decides) of the studies analysed."""
     after = 0
-    while page := _answers(ledger, model, after):
+    while page := _answers(ledger, model, after, since):
         reported = _reported(labels, page, LABEL_OF[model])
         for row in page:
             value = reported.get(row.study_instance_uid, reported.get(row.accession_number))
@@ -133,7 +141,7 @@ def _pairs(labels: Connection, ledger: Connection, model: str) -> Iterator[tuple
         after = page[-1].task_id
 
 
-def _answers(ledger: Connection, model: str, after: int) -> Sequence[Any]:
+def _answers(ledger: Connection, model: str, after: int, since: datetime | None) -> Sequence[Any]:
     chosen = (
         select(tasks, studies.c.accession_number)
         .join(studies, studies.c.study_instance_uid == tasks.c.study_instance_uid)
@@ -145,6 +153,8 @@ def _answers(ledger: Connection, model: str, after: int) -> Sequence[Any]:
             tasks.c.task_id > after,
         )
     )
+    if since is not None:
+        chosen = chosen.where(tasks.c.finished_at > since)
     return ledger.execute(chosen.order_by(tasks.c.task_id).limit(PAGE_ROWS)).all()
 
 

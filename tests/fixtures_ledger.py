@@ -88,6 +88,8 @@ def _study(rows: dict[str, list[dict[str, Any]]], index: int, draw: random.Rando
             "last_instance_at": at,
             "created_at": at,
             "run_after": at,
+            "finished_at": None if state == "waiting" else at + timedelta(seconds=draw.uniform(2, 9)),
+            "seconds": None if state == "waiting" else draw.uniform(0.5, 2),
             "findings": [finding] if state in {"analysed", "undetermined"} else [],
             "model_name": "falx-ct",
             "model_version": "1.0.0",
