@@ -47,7 +47,7 @@ def test_a_run_of_little_but_doubt_is_no_head() -> None:
     found = levels([1] * 12)
     found.probabilities[3:, BRAIN] = 0.8
     assert found.brain_run() is None
-    found.probabilities[3:8, BRAIN] = 0.95
+    found.probabilities[3:9, BRAIN] = 0.95
     assert found.brain_run() == range(12)
 
 
