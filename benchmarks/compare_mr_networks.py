@@ -23,7 +23,8 @@ from inference.abnormality_net import OUTPUTS, AbnormalityNetwork
 from inference.training.evaluation import auc
 from inference.training.make_mr import STAGES
 from inference.training.mr_cache import fill_cache, generator_hash
-from inference.training.train_mr import STUDY_WEIGHT, MrBatch, MrRecipe, Source, collate, file_source, known_bce
+from inference.training.mr_losses import STUDY_WEIGHT, known_bce
+from inference.training.train_mr import MrBatch, MrRecipe, Source, collate, file_source
 
 DEPTH = 24  # the DenseNets read a block of fixed depth
 CPU = torch.device("cpu")

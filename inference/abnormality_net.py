@@ -87,16 +87,18 @@ class AbnormalityNetwork(nn.Module):
             Map logits ``[n, 8, y/2, x/2]``, slice logits ``[n, 8]``, weights ``[n, 8]`` (they sum to 1 over a study's
             slices), study logits ``[studies, 8]``.
         """
-        a, c, d = self._features(x, lengths)
-        return self._judge(x, lengths, self.map(a), c, d)
+        beside = _beside(x, lengths)
+        a, c, d = self._features(x, beside)
+        return self._judge(x, lengths, beside, self.map(a), c, d)
 
     def with_tissue(self, x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What :meth:`forward` gives, and tissue logits ``[n, 5, y/2, x/2]``: knowing normal anatomy, in training."""
-        a, c, d = self._features(x, lengths)
-        return (*self._judge(x, lengths, self.map(a), c, d), self.tissue(a))
+        beside = _beside(x, lengths)
+        a, c, d = self._features(x, beside)
+        return (*self._judge(x, lengths, beside, self.map(a), c, d), self.tissue(a))
 
-    def _features(self, x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        before, after = (index.to(x.device) for index in neighbours(lengths))
+    def _features(self, x: Tensor, beside: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        before, after = beside
         a = self.fine(self.stem(functional.pixel_unshuffle(x, 2)))
         b = self.down1(a)
         c = self.down2(b)
@@ -108,9 +110,9 @@ class AbnormalityNetwork(nn.Module):
         return a, c, d
 
     def _judge(
-        self, x: Tensor, lengths: Sequence[int], maps: Tensor, c: Tensor, d: Tensor
+        self, x: Tensor, lengths: Sequence[int], beside: tuple[Tensor, Tensor], maps: Tensor, c: Tensor, d: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        before, after = (index.to(x.device) for index in neighbours(lengths))
+        before, after = beside
         inside = functional.max_pool2d(x[:, -1:], MAP_STRIDE)
         pooled = _pool_maps(maps, inside)
         own = self.reduce(torch.cat([d.mean((2, 3)), d.amax((2, 3)), c.amax((2, 3)), pooled], dim=1))
@@ -121,6 +123,11 @@ class AbnormalityNetwork(nn.Module):
         weights = torch.cat([e.softmax(dim=0) for e in energy.split(list(lengths))])
         study = torch.stack([part.sum(dim=0) for part in (weights * logits).split(list(lengths))])
         return maps, logits, weights, study
+
+
+def _beside(x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    before, after = neighbours(lengths)
+    return before.to(x.device), after.to(x.device)
 
 
 def _pool_maps(maps: Tensor, inside: Tensor) -> Tensor:
