@@ -18,7 +18,7 @@ from inference.training.train_ct import CtSettings
 from inference.weights import shipped
 
 STAGES = {"image_level": (0, 500), "study_level": (1000, 1140), "validation": (2000, 2220)}
-VERSION = "1.0.0"
+VERSION = "1.2.0"
 
 
 def studies_of(stage: str, cache: Path, processes: int) -> list[PreparedStudy]:

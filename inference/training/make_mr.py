@@ -20,7 +20,7 @@ from inference.training.train_mr import Source, file_source
 from inference.weights import shipped
 
 STAGES = {"training": (100_000, 100_900), "validation": (200_000, 200_200)}
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 SLICES = 6  # training looks at runs of neighbouring slices: more different ones a second
 REPEATS = 3
 SETTINGS = LoopSettings(epochs=8, patience=8, learning_rate=2.5e-3, seed=1)

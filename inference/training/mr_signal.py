@@ -18,6 +18,16 @@ from inference.training.mr_scene import TISSUES
 
 Array = npt.NDArray[np.float32]
 Range = tuple[float, float]
+BRAIN, DEEP = slice(0, 3), 2  # white, grey, deep: the first of TISSUES
+# (middle, radius) in mm along z (up), y (back), x (to the side) from the middle of the deep grey (MNI atlas)
+CEREBELLUM: tuple[Range, Range, Range] = ((-30, 22), (60, 28), (0, 50))
+NUCLEI: tuple[tuple[Range, Range, Range], ...] = (
+    ((-4, 6), (2, 10), (18, 5)),  # pallidum
+    ((2, 8), (-10, 9), (15, 4)),  # internal capsule, anterior limb
+    ((-12, 4), (20, 4), (5, 4)),  # red nucleus
+    ((-16, 5), (16, 4), (10, 6)),  # substantia nigra
+    ((-38, 5), (58, 6), (14, 6)),  # dentate nucleus
+)
 
 CONTRAST: dict[str, Range] = {
     "white": (1.0, 1.0),
@@ -116,6 +126,7 @@ def render(
     scanner: MrScanner,
     *,
     native_pixel_mm: float,
+    at: Landmarks | None = None,
 ) -> Array:
     """Draw one acquisition of a scene.
 
@@ -125,6 +136,8 @@ def render(
         ``[tissue, z, y, x]`` on the slices, 0..1.
     native_pixel_mm
         Pixel of the acquisition. Where ``spacing_zyx_mm`` is coarser, averaging has taken away that much noise.
+    at
+        Landmarks of the whole scene when ``fractions`` are some slices of it only.
 
     Returns
     -------
@@ -134,6 +147,7 @@ def render(
     shape = (fractions.shape[1], fractions.shape[2], fractions.shape[3])
     contrast = draw_contrast(rng, scanner.contrast)
     signal = np.tensordot(contrast, fractions, axes=1)
+    signal *= uneven_brain(rng, fractions, spacing_zyx_mm, at or landmarks(fractions))
     signal *= 1.0 + float(rng.uniform(0.0, 0.05)) * smooth_noise(rng, shape, spacing_zyx_mm, 4.0)
     sigma_px = float(rng.uniform(*scanner.blur_mm)) / spacing_zyx_mm[1]
     signal = ndimage.gaussian_filter(signal, (0, sigma_px, sigma_px))
@@ -143,6 +157,62 @@ def render(
     noise = float(rng.uniform(*scanner.noise)) * min(1.0, native_pixel_mm / spacing_zyx_mm[1])
     real = signal + noise * rng.standard_normal(shape, dtype=np.float32)
     return np.asarray(np.hypot(real, noise * rng.standard_normal(shape, dtype=np.float32)), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """Where a scene's brain lies on its grid: the middle column, and slice and row of the middle of the deep grey."""
+
+    column: float
+    slice_row: tuple[float, float] | None  # None: no deep grey in the field of view
+
+
+def landmarks(fractions: Array | npt.NDArray[np.uint8]) -> Landmarks:
+    """Of a whole scene ``[tissue, z, y, x]``, as shares or in 255ths; taken before slices are cut out of it."""
+    brain = fractions[BRAIN].sum(axis=(0, 1, 2), dtype=np.float64)
+    column = float(np.average(np.arange(len(brain)), weights=brain + 1e-6))
+    deep = fractions[DEEP].sum(axis=2, dtype=np.float64)
+    if deep.sum() < 1e-3 * brain.sum():
+        return Landmarks(column, None)
+    z, y = np.mgrid[: deep.shape[0], : deep.shape[1]]
+    return Landmarks(column, (float(np.average(z, weights=deep)), float(np.average(y, weights=deep))))
+
+
+def uneven_brain(
+    rng: np.random.Generator, fractions: Array, spacing_zyx_mm: tuple[float, float, float], at: Landmarks
+) -> Array:
+    """What is uneven in a healthy brain, alike on both sides: regions, patches, the cerebellum, nuclei with iron.
+
+    Tissue maps know none of this, and a network that never saw it takes a real cerebellum for a lesion (ADR 0066).
+    """
+    shape, columns = (fractions.shape[1], fractions.shape[2], fractions.shape[3]), np.arange(fractions.shape[3])
+    mirrored = np.clip(np.rint(2 * at.column - columns), 0, shape[2] - 1).astype(np.intp)
+    field = np.zeros(shape, np.float32)
+    for scale_mm, size in ((rng.uniform(20, 50), rng.uniform(0.0, 0.12)), (rng.uniform(6, 14), rng.uniform(0.0, 0.06))):
+        field += np.float32(size) * smooth_noise(rng, shape, spacing_zyx_mm, float(scale_mm))
+    field = 0.5 * (field + field[..., mirrored])
+    if at.slice_row is not None:
+        z_mm = (np.arange(shape[0]) - at.slice_row[0]) * spacing_zyx_mm[0]
+        y_mm = (np.arange(shape[1]) - at.slice_row[1]) * spacing_zyx_mm[1]
+        x_mm = np.abs(columns - at.column) * spacing_zyx_mm[2]
+        folia = smooth_noise(rng, shape, spacing_zyx_mm, float(rng.uniform(4, 7))) * np.float32(rng.uniform(0, 0.12))
+        shine = np.float32(rng.uniform(-0.05, 0.35)) + folia
+        field += shine * _bump(rng, (z_mm, y_mm, x_mm), CEREBELLUM)
+        iron = rng.uniform(0.0, 0.9)
+        for nucleus in NUCLEI:
+            field -= np.float32(iron * rng.uniform(0.3, 1.2)) * _bump(rng, (z_mm, y_mm, x_mm), nucleus)
+    return np.asarray(np.exp(field * fractions[BRAIN].sum(axis=0)), np.float32)
+
+
+def _bump(rng: np.random.Generator, axes_mm: tuple[Array, Array, Array], place: tuple[Range, Range, Range]) -> Array:
+    """1 in the middle of an ellipsoid, falling off softly; ``place``: middle and radius along z, y, x, in mm."""
+    size = float(rng.uniform(0.85, 1.1))
+    parts = [
+        ((axis - size * middle - rng.normal(0, 1.5)) / (radius * rng.uniform(0.8, 1.3))) ** 2
+        for axis, (middle, radius) in zip(axes_mm, place, strict=True)
+    ]
+    distance = parts[0][:, None, None] + parts[1][:, None] + parts[2]
+    return np.asarray(1.0 / (1.0 + np.exp(np.minimum(4.0 * (distance - 1.0), 30.0))), np.float32)
 
 
 def _shading(rng: np.random.Generator, shape: tuple[int, int, int], spacing: tuple[float, ...], size: float) -> Array:

@@ -18,7 +18,7 @@ from inference.mr_input import OUTSIDE, PIXEL_MM, normalise
 from inference.training.evaluation import auc
 from inference.training.mr_cache import CachedScene, cached_scene
 from inference.training.mr_losses import STUDY_WEIGHT, known_bce, map_loss, tissue_loss
-from inference.training.mr_signal import SCANNERS, render
+from inference.training.mr_signal import SCANNERS, Landmarks, landmarks, render
 
 Array = npt.NDArray[np.float32]
 ATROPHY = OUTPUTS.index("atrophy")
@@ -85,15 +85,16 @@ def _from_file(folder: Path, seed: int, rng: np.random.Generator, slices: int | 
     scene = cached_scene(folder, seed)
     if scene is None:
         raise FileNotFoundError(f"{folder}/{seed:07d}.npz changed during training; train again")
-    return sample_of_scene(scene if slices is None else cut_scene(scene, rng, slices), rng)
+    at = landmarks(scene.fractions)
+    return sample_of_scene(scene if slices is None else cut_scene(scene, rng, slices), rng, at)
 
 
-def sample_of_scene(scene: CachedScene, rng: np.random.Generator) -> MrSample:
-    """Render a cached scene."""
+def sample_of_scene(scene: CachedScene, rng: np.random.Generator, at: Landmarks | None = None) -> MrSample:
+    """Render a cached scene; ``at``: landmarks of the whole, when it is a part."""
     fractions = scene.fractions.astype(np.float32) / 255.0
     wide = SCANNERS["wide"]
     pixel_mm = float(rng.uniform(*wide.pixel_mm))
-    signal = render(rng, fractions, (scene.step_mm, PIXEL_MM, PIXEL_MM), wide, native_pixel_mm=pixel_mm)
+    signal = render(rng, fractions, (scene.step_mm, PIXEL_MM, PIXEL_MM), wide, native_pixel_mm=pixel_mm, at=at)
     mask = scene.mask.astype(np.float32)
     slice_labels = scene.slice_labels.astype(np.float32)
     if scene.study_labels[ATROPHY]:  # it shows on every slice and on none
