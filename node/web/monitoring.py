@@ -16,7 +16,7 @@ from node.store import labels
 from node.store.database import now, reading
 from node.store.ledger_tables import deliveries, tasks
 from node.study import DeliveryState, TaskState
-from node.watch import LABEL_OF, watch
+from node.watch import LABEL_OF, Month, watch
 from node.web.resources import Shared, page
 from node.web.security import Viewer
 
@@ -39,21 +39,16 @@ class ModelFigures:
 @router.get("/monitoring")
 def monitoring(request: Request, shared: Shared, session: Viewer) -> Response:
     """The page."""
-    with reading(shared.ledger) as connection:
-        models = model_figures(connection)
-        destinations = _by_destination(connection)
-        oldest = connection.scalar(
+    with reading(shared.ledger) as ledger, reading(shared.labels) as label_store:
+        models = model_figures(ledger)
+        destinations = _by_destination(ledger)
+        oldest = ledger.scalar(
             select(func.min(deliveries.c.queued_at)).where(
                 deliveries.c.state.in_([DeliveryState.QUEUED.value, DeliveryState.SENT.value])
             )
         )
-    with reading(shared.labels) as connection:
-        runs = labels.label_sets_of(connection, limit=10)
-        with reading(shared.ledger) as ledger:
-            since = now() - timedelta(days=WATCH_DAYS)
-            months = (
-                [one for model in LABEL_OF for one in watch(connection, ledger, model, since=since)] if runs else []
-            )
+        runs = labels.label_sets_of(label_store, limit=10)
+        months = _months(label_store, ledger) if runs else []
     oldest_s = (now() - oldest).total_seconds() if oldest else None
     return page(
         request,
@@ -95,6 +90,12 @@ def model_figures(connection: Connection) -> list[ModelFigures]:
             )
         )
     return figures
+
+
+def _months(label_store: Connection, ledger: Connection) -> list[Month]:
+    """Each image model against the reports of its studies, over the last days."""
+    since = now() - timedelta(days=WATCH_DAYS)
+    return [month for model in LABEL_OF for month in watch(label_store, ledger, model, since=since)]
 
 
 def _by_destination(connection: Connection) -> dict[str, dict[str, int]]:
