@@ -1,4 +1,7 @@
-"""Makes both shipped image models from nothing (``make models``): first CT, then MR; each resumes after a kill."""
+"""Makes both image models from nothing (``make models``): first CT, then MR; each resumes after a kill.
+
+They are written to ``artefacts/models``, beside the shipped ones and not over them: see docs/training.md.
+"""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def cached_scene(folder: Path, seed: int, *, prevalence: float = 0.5) -> CachedS
         arrays = _draw(seed, prevalence)
         temporary = path.with_suffix(".tmp")
         with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)  # read at every look: unpacking cost more than reading
         temporary.replace(path)
     with np.load(path, allow_pickle=False) as stored:
         if "mask" not in stored:
