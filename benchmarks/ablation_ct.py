@@ -121,9 +121,8 @@ def main() -> None:
         values = [row["study_auc"] for row in rows if row["arm"] == arm]
         print(f"{arm:18} study AUC {np.mean(values):.3f}  ({', '.join(f'{v:.3f}' for v in values)})")
     if chosen.json:
-        chosen.json.write_text(
-            json.dumps({"training": len(training), "test": len(test), "runs": rows}, indent=2) + "\n"
-        )
+        document = {"training": len(training), "test": len(test), "steps": chosen.steps, "runs": rows}
+        chosen.json.write_text(json.dumps(document, indent=2) + "\n")
     sys.stdout.flush()
 
 
