@@ -26,7 +26,7 @@ from inference.training.mr_cache import fill_cache, generator_hash
 from inference.training.mr_losses import STUDY_WEIGHT, known_bce
 from inference.training.train_mr import MrBatch, MrRecipe, Source, collate, file_source
 
-DEPTH = 24  # the DenseNets read a block of fixed depth
+DEPTH = 32  # the DenseNets read a block of fixed depth, which they halve five times
 CPU = torch.device("cpu")
 
 
