@@ -118,7 +118,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = chosen.cache / "mr" / generator_hash()
     training, validation = (
-        [s for seed in fill_cache(folder, range(*STAGES[stage])) if (s := file_source(folder, seed)) is not None]
+        [s for seed in fill_cache(folder, STAGES[stage]) if (s := file_source(folder, seed)) is not None]
         for stage in ("training", "validation")
     )
     rows = []

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference.abnormality_net import OUTPUTS, AbnormalityNetwork, fast_layout, slice_channels
+from inference.abnormality_net import OUTPUTS, AbnormalityNetwork, fast_layout, network_of, slice_channels
 from inference.calibration import sigmoid
 from inference.intracranial import intracranial_mask
 from inference.mr_input import SIZE, Grid, from_grid, prepare
@@ -93,8 +93,7 @@ class AbnormalityModel:
     def load(cls, folder: Path, *, device: torch.device, operating_point: str | None) -> Self:
         """Load a verified model folder; raise WrongModel for one that must not be used."""
         metadata, tensors = load_weights(folder)
-        settings: Mapping[str, int] = {k: int(metadata.architecture[k]) for k in ("width", "features")}
-        network = AbnormalityNetwork(**settings)
+        network = network_of(metadata.architecture)
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:

@@ -7,7 +7,8 @@ used, not an afterthought.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +46,15 @@ def slice_channels(image: Tensor, mask: Tensor, lengths: Sequence[int]) -> Tenso
 
 
 class AbnormalityNetwork(nn.Module):
-    """A small U-shaped slice network with pooling over slices. See :meth:`forward`."""
+    """A small U-shaped slice network with pooling over slices. See :meth:`forward`.
 
-    def __init__(self, width: int = 16, features: int = 64) -> None:
+    ``width``: channels of the finest level; ``features``: of a slice's vector; ``mirror``: compare the two sides.
+    """
+
+    def __init__(self, width: int = 16, features: int = 64, *, mirror: bool = False) -> None:
         super().__init__()
         w, k = width, len(OUTPUTS)
+        self.mirror1, self.mirror2 = (nn.Conv2d(2 * n, n, 1) if mirror else None for n in (2 * w, 4 * w))
         self.stem = _block(CHANNELS * 4, w)
         self.fine = _block(w, w)
         self.down1 = nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w))
@@ -100,8 +105,8 @@ class AbnormalityNetwork(nn.Module):
     def _features(self, x: Tensor, beside: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         before, after = beside
         a = self.fine(self.stem(functional.pixel_unshuffle(x, 2)))
-        b = self.down1(a)
-        c = self.down2(b)
+        b = _with_mirrored(self.down1(a), self.mirror1)
+        c = _with_mirrored(self.down2(b), self.mirror2)
         d = self.down3(c)
         d = d + self.across(torch.cat([d[before], d, d[after]], dim=1))
         c = self.mix2(c + functional.interpolate(self.up2(d), size=c.shape[2:], mode="nearest"))
@@ -114,7 +119,7 @@ class AbnormalityNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         before, after = beside
         inside = functional.max_pool2d(x[:, -1:], MAP_STRIDE)
-        pooled = _pool_maps(maps, inside)
+        pooled = _pool_maps(maps.float(), inside)
         own = self.reduce(torch.cat([d.mean((2, 3)), d.amax((2, 3)), c.amax((2, 3)), pooled], dim=1))
         around = self.context(torch.cat([own[before], own, own[after]], dim=1))
         vector = self.dropout(torch.cat([own, around, pooled], dim=1))
@@ -123,6 +128,11 @@ class AbnormalityNetwork(nn.Module):
         weights = torch.cat([e.softmax(dim=0) for e in energy.split(list(lengths))])
         study = torch.stack([part.sum(dim=0) for part in (weights * logits).split(list(lengths))])
         return maps, logits, weights, study
+
+
+def _with_mirrored(features: Tensor, compare: nn.Module | None) -> Tensor:
+    """Features beside those of the other side of the head (the grid lies over the middle of the brain)."""
+    return features if compare is None else features + compare(torch.cat([features, features.flip(3)], dim=1))
 
 
 def _beside(x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -136,6 +146,12 @@ def _pool_maps(maps: Tensor, inside: Tensor) -> Tensor:
     top = gated.topk(40, dim=2).values
     area = torch.log1p(torch.sigmoid(gated).sum(dim=2))
     return torch.cat([top[:, :, :4].mean(2).clamp(-8, 8) / 4, top.mean(2).clamp(-8, 8) / 4, area / 2], dim=1)
+
+
+def network_of(architecture: Mapping[str, Any]) -> AbnormalityNetwork:
+    """Build the network that a model's metadata describes; before version 1.2.0 none compared the two sides."""
+    width, features = int(architecture["width"]), int(architecture["features"])
+    return AbnormalityNetwork(width, features, mirror=bool(architecture.get("mirror", False)))
 
 
 def fast_layout(network: AbnormalityNetwork) -> AbnormalityNetwork:

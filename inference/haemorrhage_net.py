@@ -88,7 +88,7 @@ class SliceEncoder(nn.Module):
         b = self.mix1(b + functional.interpolate(c, size=b.shape[2:], mode="nearest"))
         a = self.mix0(a + functional.interpolate(b, size=a.shape[2:], mode="nearest"))
         blood = self.blood(a)
-        pooled = _pool_logits(blood, inside)
+        pooled = _pool_logits(blood.float(), inside)
         features = self.reduce(torch.cat([d.mean((2, 3)), c.amax((2, 3)), pooled], dim=1))
         logits = self.slice(torch.cat([features, pooled], dim=1))
         return blood, logits, torch.cat([features, logits], dim=1)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from inference.abnormality import contrast_figures
-from inference.abnormality_net import OUTPUTS, AbnormalityNetwork
+from inference.abnormality_net import OUTPUTS, network_of
 from inference.calibration import (
     Calibration,
     expected_calibration_error,
@@ -77,13 +77,13 @@ def fit_mr(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = settings or LoopSettings(seed=record.seed)
     torch.manual_seed(settings.seed)
-    architecture: dict[str, object] = {"width": width, "features": 64}
+    architecture: dict[str, object] = {"width": width, "features": 64, "mirror": True}
     limits: Mapping[str, Sequence[float]] = {}
-    network = AbnormalityNetwork(width)
+    network = network_of(architecture)
     if start is not None:
         parent, tensors = load_weights(start)
         architecture = dict(parent.architecture)
-        network = AbnormalityNetwork(int(parent.architecture["width"]), int(parent.architecture["features"]))
+        network = network_of(architecture)
         network.load_state_dict(tensors)
         limits = parent.architecture.get("limits", {})
     recipe = MrRecipe(

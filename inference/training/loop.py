@@ -74,6 +74,14 @@ class Fitted:
     history: list[dict[str, float]]
 
 
+def multiplies_in_half(device: torch.device) -> bool:
+    """Whether mixed precision pays: on CUDA, and on processors with bfloat16 arithmetic (a third to a half faster)."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 class Trainer(Generic[Batch]):
     """Train a recipe, keeping its state in ``folder``."""
 
@@ -83,6 +91,7 @@ class Trainer(Generic[Batch]):
         self.optimiser = torch.optim.AdamW(
             recipe.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        self.mixed = multiplies_in_half(device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         self.epoch = 0
         self.best_score = -math.inf
@@ -118,7 +127,7 @@ class Trainer(Generic[Batch]):
         for index, batch in enumerate(self.recipe.batches(self.epoch)):
             self._set_learning_rate(self.epoch + index / max(1, total))
             self.optimiser.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, enabled=self.mixed):
                 loss = self.recipe.loss(batch, device)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.unscale_(self.optimiser)

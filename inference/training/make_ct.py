@@ -6,7 +6,7 @@ Synthetic heads are drawn once into a cache (by seed and generator hash); every 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,28 +16,36 @@ from inference.training.fit_ct import PURPOSE, fit_ct
 from inference.training.records import RunRecord
 from inference.training.train_ct import CtSettings
 
-STAGES = {"image_level": (0, 500), "study_level": (1000, 1140), "validation": (2000, 2220)}
+STAGES = {"image_level": range(500), "study_level": range(1000, 1140), "validation": range(2000, 2220)}
 VERSION = "1.2.0"
 STEPS = 1_800  # of stage 1: both models in 75 minutes of two cores
 
 
-def studies_of(stage: str, cache: Path, processes: int) -> list[PreparedStudy]:
+def studies_of(stage: str, seeds: range, cache: Path, processes: int) -> list[PreparedStudy]:
     """Draw (or find in the cache) the prepared studies of a stage; the stages share no seed."""
-    first, last = STAGES[stage]
 
     def progress(done: int, total: int) -> None:
         if done % 20 == 0 or done == total:
             print(f"{stage}: {done} of {total} heads drawn", flush=True)
 
-    return [
-        load_prepared(cache, s) for s in fill_cache(cache, range(first, last), processes=processes, progress=progress)
-    ]
+    return [load_prepared(cache, s) for s in fill_cache(cache, seeds, processes=processes, progress=progress)]
 
 
-def make(out: Path, cache: Path, settings: CtSettings, *, processes: int = 2) -> None:
-    """Draw the cohorts, train both stages, calibrate, and write the model folder."""
+def make(
+    out: Path,
+    cache: Path,
+    settings: CtSettings,
+    *,
+    stages: Mapping[str, range] = STAGES,
+    start: Path | None = None,
+    processes: int = 2,
+) -> None:
+    """Draw the cohorts (seeds in ``stages``), train both stages, calibrate, and write the model folder.
+
+    ``start``: a model folder whose weights training starts from; None starts from nothing.
+    """
     folder = cache / "ct" / generator_hash()
-    sets = {stage: studies_of(stage, folder, processes) for stage in STAGES}
+    sets = {stage: studies_of(stage, seeds, folder, processes) for stage, seeds in stages.items()}
     counts = ", ".join(f"{len(studies)} {stage}" for stage, studies in sets.items())
     record = RunRecord(
         purpose=PURPOSE,
@@ -55,6 +63,7 @@ def make(out: Path, cache: Path, settings: CtSettings, *, processes: int = 2) ->
         record=record,
         version=VERSION,
         settings=settings,
+        start=start,
         resume=True,
     )
 
@@ -66,10 +75,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=CtSettings().learning_rate)
+    parser.add_argument("--start", type=Path, help="model folder to train on from; its weights stay as they are")
+    parser.add_argument("--first", type=int, default=STAGES["image_level"].start, help="seed of stage 1's first head")
+    parser.add_argument("--heads", type=int, default=len(STAGES["image_level"]), help="of stage 1")
+    parser.add_argument("--study-heads", type=int, default=len(STAGES["study_level"]), help="of stage 2")
     parser.add_argument("--processes", type=int, default=2)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(max(1, chosen.processes))
-    make(chosen.out, chosen.cache, CtSettings(seed=chosen.seed, steps=chosen.steps), processes=chosen.processes)
+    second = STAGES["study_level"].start
+    stages = {
+        "image_level": range(chosen.first, chosen.first + chosen.heads),
+        "study_level": range(second, second + chosen.study_heads),
+        "validation": STAGES["validation"],
+    }
+    settings = CtSettings(seed=chosen.seed, steps=chosen.steps, learning_rate=chosen.learning_rate)
+    make(chosen.out, chosen.cache, settings, stages=stages, start=chosen.start, processes=chosen.processes)
 
 
 if __name__ == "__main__":

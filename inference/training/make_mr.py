@@ -18,39 +18,50 @@ from inference.training.mr_cache import fill_cache, generator_hash
 from inference.training.records import RunRecord, hash_of_files
 from inference.training.train_mr import Source, file_source
 
-STAGES = {"training": (101_500, 102_100), "validation": (200_000, 200_200)}
+STAGES = {"training": range(101_500, 102_100), "validation": range(200_000, 200_200)}
 VERSION = "1.1.0"
 SLICES = 6  # training looks at runs of neighbouring slices: more different ones a second
 REPEATS = 4
+WIDTH = 16
 SETTINGS = LoopSettings(epochs=3, patience=3, learning_rate=2.5e-3, seed=1)  # 75 minutes of two cores with the CT model
 
 
-def sources_of(stage: str, folder: Path, processes: int) -> list[Source]:
+def sources_of(stage: str, seeds: range, folder: Path, processes: int) -> list[Source]:
     """Draw (or find in the cache) the scenes of a stage; the stages share no seed."""
 
     def progress(done: int, total: int) -> None:
         if done % 20 == 0 or done == total:
             print(f"{stage}: {done} of {total} scenes drawn", flush=True)
 
-    seeds = fill_cache(folder, range(*STAGES[stage]), processes=processes, progress=progress)
+    found = fill_cache(folder, seeds, processes=processes, progress=progress)
     slices = SLICES if stage == "training" else None
-    return [source for seed in seeds if (source := file_source(folder, seed, slices=slices)) is not None]
+    return [source for seed in found if (source := file_source(folder, seed, slices=slices)) is not None]
 
 
-def make(out: Path, cache: Path, settings: LoopSettings = SETTINGS, *, processes: int = 2) -> None:
-    """Draw the cohorts, train, calibrate, and write the model folder."""
+def make(
+    out: Path,
+    cache: Path,
+    settings: LoopSettings = SETTINGS,
+    *,
+    seeds: range = STAGES["training"],
+    width: int = WIDTH,
+    repeats: int = REPEATS,
+    processes: int = 2,
+) -> None:
+    """Draw the cohorts (``seeds``: the training scenes), train, calibrate, and write the model folder."""
     folder = cache / "mr" / generator_hash()
-    sets = {stage: sources_of(stage, folder, processes) for stage in STAGES}
+    stages = {"training": seeds, "validation": STAGES["validation"]}
+    sets = {stage: sources_of(stage, chosen, folder, processes) for stage, chosen in stages.items()}
     counts = ", ".join(f"{len(sources)} {stage}" for stage, sources in sets.items())
     record = RunRecord(
         purpose=PURPOSE,
         synthetic=True,
         data=f"synthetic heads, contrast drawn anew at each look: {counts}",
-        data_sha256=hash_of_files(folder.glob("*.npz")),
+        data_sha256=hash_of_files(folder / f"{seed:07d}.npz" for chosen in stages.values() for seed in chosen),
         seed=settings.seed,
         settings={},
     )
-    run = cache / "mr" / f"run-{generator_hash()}-{settings.seed}"
+    run = cache / "mr" / f"run-{generator_hash()}-{seeds.start}-{len(seeds)}-{width}-{repeats}-{settings.seed}"
     fit_mr(
         sets["training"],
         sets["validation"],
@@ -59,7 +70,8 @@ def make(out: Path, cache: Path, settings: LoopSettings = SETTINGS, *, processes
         version=VERSION,
         settings=settings,
         resume=True,
-        repeats=REPEATS,
+        width=width,
+        repeats=repeats,
         loaders=1,
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -73,12 +85,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("artefacts/models") / PURPOSE)
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--epochs", type=int, default=SETTINGS.epochs)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="looks at each scene in an epoch")
+    parser.add_argument("--learning-rate", type=float, default=SETTINGS.learning_rate)
+    parser.add_argument("--width", type=int, default=WIDTH, help="channels of the network's finest level")
+    parser.add_argument("--first", type=int, default=STAGES["training"].start, help="seed of the first training scene")
+    parser.add_argument("--scenes", type=int, default=len(STAGES["training"]))
     parser.add_argument("--seed", type=int, default=SETTINGS.seed)
     parser.add_argument("--processes", type=int, default=2)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(max(1, chosen.processes - 1))  # one core draws: sharing it took 0.62 s a step, not 0.35
-    settings = replace(SETTINGS, epochs=chosen.epochs, patience=chosen.epochs, seed=chosen.seed)
-    make(chosen.out, chosen.cache, settings, processes=chosen.processes)
+    settings = replace(
+        SETTINGS,
+        epochs=chosen.epochs,
+        patience=chosen.epochs,
+        learning_rate=chosen.learning_rate,
+        seed=chosen.seed,
+    )
+    make(
+        chosen.out,
+        chosen.cache,
+        settings,
+        seeds=range(chosen.first, chosen.first + chosen.scenes),
+        width=chosen.width,
+        repeats=chosen.repeats,
+        processes=chosen.processes,
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch.nn import functional
 from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, fast_layout, slice_channels
 from inference.training.ct_augment import Batch, augment, gather, slice_index
 from inference.training.ct_cache import PreparedStudy
+from inference.training.loop import multiplies_in_half
 
 Progress = Callable[[str, int, int, float], None]
 
@@ -72,7 +73,7 @@ def train_slices(
         average.load_state_dict(state["average"])
         start, curve = int(state["step"]), list(state["curve"])
     encoder.train()
-    mixed = device.type == "cuda"
+    mixed = multiplies_in_half(device)
     for step in range(start, settings.steps):
         rng = np.random.default_rng([settings.seed, 71, step])
         batch = augment(gather(studies, slice_index_cached(studies, rng, settings.batch)), rng)

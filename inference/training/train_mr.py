@@ -243,7 +243,8 @@ class MrRecipe:
 
     def loss(self, batch: MrBatch, device: torch.device) -> Tensor:
         """Study and slice cross-entropy, and where outlines are known that of the map with its overlap."""
-        maps, slices, _, study, tissue = self.network.with_tissue(batch.x.to(device), batch.lengths)
+        answers = self.network.with_tissue(batch.x.to(device), batch.lengths)
+        maps, slices, _, study, tissue = (answer.float() for answer in answers)  # sums need more than half precision
         total = known_bce(study, batch.study_labels.to(device), STUDY_WEIGHT)
         total = total + 0.7 * known_bce(slices, batch.slice_labels.to(device), STUDY_WEIGHT)
         if batch.lesions is None:

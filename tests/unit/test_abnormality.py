@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fixtures_training import phantom
 
 from inference.abnormality import AbnormalityModel
-from inference.abnormality_net import AbnormalityNetwork, slice_channels
+from inference.abnormality_net import AbnormalityNetwork, network_of, slice_channels
 from inference.calibration import Calibration
 from inference.engine import Engine
 from inference.mr_input import from_grid, grid_for, to_grid
@@ -102,6 +102,29 @@ def test_the_score_is_the_weighted_sum_of_the_slices_shown():
     assert torch.allclose(study[1], (weights[4:] * logits[4:]).sum(0), atol=1e-5)
     assert torch.allclose(weights[:4].sum(0), torch.ones(8), atol=1e-5)
     assert torch.allclose(study[1:], alone, atol=1e-4), "a study's answer depends on what shares its batch"
+
+
+def test_a_network_that_compares_sides_sees_the_other_half():
+    def reach(mirror):
+        """Columns of the map that a change at the left edge moves."""
+        torch.manual_seed(1)
+        network = AbnormalityNetwork(8, 16, mirror=mirror).eval()
+        plain = torch.zeros(1, 128, 128)
+        changed = plain.clone()
+        changed[:, 60:68, 8:16] = 3.0
+        with torch.inference_mode():
+            maps = [network(slice_channels(x, torch.ones_like(x), [1]), [1])[0] for x in (plain, changed)]
+        moved = (maps[1] - maps[0]).abs().amax((0, 1, 2))
+        return moved[60 - 4 :].max() / moved[4:8].max()
+
+    assert reach(mirror=True) > 10 * reach(mirror=False)
+
+
+def test_a_model_from_before_the_comparison_of_sides_still_loads(engine, head):
+    assert engine.analyse(PURPOSE, head).findings[0].probability is not None  # ``save`` writes no "mirror"
+    network = network_of({"width": 8, "features": 16, "mirror": True})
+    assert network.mirror1 is not None
+    assert network_of({"width": 8, "features": 16}).mirror1 is None
 
 
 def test_batched_and_single_answers_agree(engine, head):

@@ -172,6 +172,6 @@ def test_the_cache_keeps_what_was_drawn_and_draws_only_what_is_missing(tmp_path,
 
 
 def test_the_stages_share_no_seed():
-    spans = sorted(STAGES.values())
-    assert all(one[1] <= two[0] for one, two in pairwise(spans))
-    assert spans[-1][1] <= 100_000  # cohorts written by `falx cohort` begin there
+    spans = sorted(STAGES.values(), key=lambda seeds: seeds.start)
+    assert all(one.stop <= two.start for one, two in pairwise(spans))
+    assert spans[-1].stop <= 100_000  # cohorts written by `falx cohort` begin there
