@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from inference.engine import Engine
+from inference.head_part import only_head
 from inference.labels import HAEMORRHAGE_KINDS, PUBLISHED_LABELS
-from inference.result import InferenceResult
+from inference.result import InferenceResult, Reason
 from inference.series_reader import Unreadable, read_volume
 from inference.training.evaluation import Case, evaluate
 from inference.training.label_file import Labels
 from inference.training.records import hash_of_files
-from inference.volume import Volume
+from inference.volume import SliceSource, Volume
 from inference.weights import shipped
 from node.analysis import Analyst
 from node.config import Settings
@@ -48,7 +49,7 @@ def run_model(
     baselines: bool = True,
     on_study: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Analyse every study and keep what evaluation needs."""
+    """Analyse every study as the node would, the head cut out first, and keep what evaluation needs."""
     purpose, _ = PURPOSES[modality]
     cases: list[Case] = []
     declined: dict[str, int] = {}
@@ -56,18 +57,19 @@ def run_model(
     threshold, point = float("nan"), ""
     for study in local.studies:
         digest.update(hash_of_files(study.files).encode())
-        try:
-            volume = read_volume(study.files)
-        except Unreadable as error:
-            declined[error.code] = declined.get(error.code, 0) + 1
+        found = _read_head(study, engine)
+        if isinstance(found, Reason):
+            declined[found.code] = declined.get(found.code, 0) + 1
             cases.append(_case(study, modality, None, {}))
             on_study()
             continue
-        result = engine.analyse(purpose, volume)
+        volume, head = found
+        result = engine.analyse(purpose, head)
         threshold, point = result.findings[0].threshold, result.findings[0].operating_point
         if result.reason is not None:
             declined[result.reason.code] = declined.get(result.reason.code, 0) + 1
-        cases.append(_case(study, modality, result, _baselines(modality, volume) if baselines else {}))
+        scores = _baselines(modality, head) if baselines else {}
+        cases.append(_case(study, modality, result, scores, _left_out(volume, head)))
         on_study()
     return Run(
         cases=tuple(cases),
@@ -77,6 +79,16 @@ def run_model(
         model_sha256=engine.model_id(purpose).weights_sha256,
         data_sha256=digest.hexdigest(),
     )
+
+
+def _read_head(study: LocalStudy, engine: Analyst) -> tuple[Volume, Volume] | Reason:
+    """The series and the head cut out of it, or why there is none."""
+    try:
+        volume = read_volume(study.files)
+    except Unreadable as error:
+        return Reason(code=error.code, text=error.text)
+    head = only_head(volume, engine.locate(volume))
+    return head if isinstance(head, Reason) else (volume, head)
 
 
 def report(run: Run, local: LocalStudies, modality: str, prevalence: float | None) -> dict[str, object]:
@@ -105,19 +117,34 @@ def _baselines(modality: str, volume: Volume) -> dict[str, float]:
     return volume_scores(volume)
 
 
-def _case(study: LocalStudy, modality: str, result: InferenceResult | None, baselines: dict[str, float]) -> Case:
+def _left_out(volume: Volume, head: Volume) -> tuple[SliceSource, ...]:
+    """The slices that the model did not see, as holding no brain."""
+    seen = {source.sop_instance_uid for source in head.geometry.slices}
+    return tuple(source for source in volume.geometry.slices if source.sop_instance_uid not in seen)
+
+
+def _case(
+    study: LocalStudy,
+    modality: str,
+    result: InferenceResult | None,
+    baselines: dict[str, float],
+    left_out: Sequence[SliceSource] = (),
+) -> Case:
+    """A study's case; slices left out count as called free of the finding."""
     _, label = PURPOSES[modality]
     main = result.findings[0] if result is not None else None
     slices = main.slices if main is not None else ()
-    labels = tuple(_number(study.slice_labels.get(s.sop_instance_uid), label) for s in slices)
+    labels, unseen = (
+        tuple(_number(study.slice_labels.get(s.sop_instance_uid), label) for s in group) for group in (slices, left_out)
+    )
     return Case(
         name=study.study_instance_uid,
         patient=study.patient,
         label=study.labels[label] == 1,
         probability=main.probability if main is not None else None,
         kinds=tuple(kind for kind in KINDS[modality] if study.labels.get(kind) == 1),
-        slice_labels=labels,
-        slice_probabilities=tuple(s.probability for s in slices),
+        slice_labels=labels + unseen,
+        slice_probabilities=tuple(s.probability for s in slices) + (0.0,) * len(unseen),
         pointed=_pointed(result, labels),
         groups=dict(study.groups),
         baselines=baselines,
