@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from inference.head_part import only_head
 from inference.result import Reason
 from inference.series_reader import Unreadable, read_volume
+from inference.slice_level import SliceLevelModel
 from inference.training.label_file import Labels
 from inference.training.mr_local import split_by_patient
 from inference.training.records import RunRecord, hash_of_files
@@ -64,11 +66,12 @@ def prepare(
 
     local.need(MIN_STUDIES)
     keep: Keep = keep_study if modality == "ct" else keep_sample
+    slice_levels = SliceLevelModel.load()
     kept: list[tuple[LocalStudy, Path]] = []
     for study in local.studies:
         name = hashlib.sha256(study.study_instance_uid.encode()).hexdigest()[:16]
         path = options.out / "prepared" / f"{name}.npz"
-        if (options.resume and path.exists()) or _prepare_one(study, path, keep) is None:
+        if (options.resume and path.exists()) or _prepare_one(study, path, keep, slice_levels) is None:
             kept.append((study, path))
         on_study()
     if len(kept) < MIN_STUDIES:
@@ -85,12 +88,14 @@ def prepare(
     return Parts(files=files, test_studies=test)
 
 
-def _prepare_one(study: LocalStudy, path: Path, keep: Keep) -> Reason | None:
+def _prepare_one(study: LocalStudy, path: Path, keep: Keep, slice_levels: SliceLevelModel) -> Reason | None:
+    """Keep the head of a series, cut out as the node does it; return why there is none."""
     try:
         volume = read_volume(study.files)
     except Unreadable as error:
         return Reason(code=error.code, text=error.text)
-    return keep(volume, study.labels, study.slice_labels, path)
+    head = only_head(volume, slice_levels.levels(volume))
+    return head if isinstance(head, Reason) else keep(head, study.labels, study.slice_labels, path)
 
 
 def train(parts: Parts, modality: str, purpose: str, options: TrainingOptions) -> Metadata:
