@@ -15,6 +15,7 @@ from inference.training.ct_cache import PreparedStudy, fill_cache, generator_has
 from inference.training.fit_ct import PURPOSE, fit_ct
 from inference.training.records import RunRecord
 from inference.training.train_ct import CtSettings
+from inference.weights import load_weights
 
 STAGES = {"image_level": range(500), "study_level": range(1000, 1140), "validation": range(2000, 2220)}
 VERSION = "1.2.0"
@@ -47,6 +48,7 @@ def make(
     folder = cache / "ct" / generator_hash()
     sets = {stage: studies_of(stage, seeds, folder, processes) for stage, seeds in stages.items()}
     counts = ", ".join(f"{len(studies)} {stage}" for stage, studies in sets.items())
+    counts += f"; on from weights {load_weights(start)[0].sha256}" if start else ""
     record = RunRecord(
         purpose=PURPOSE,
         synthetic=True,

@@ -17,6 +17,7 @@ from inference.training.loop import LoopSettings
 from inference.training.mr_cache import fill_cache, generator_hash
 from inference.training.records import RunRecord, hash_of_files
 from inference.training.train_mr import Source, file_source
+from inference.weights import load_weights
 
 STAGES = {"training": range(101_500, 102_100), "validation": range(200_000, 200_200)}
 VERSION = "1.1.0"
@@ -44,15 +45,20 @@ def make(
     settings: LoopSettings = SETTINGS,
     *,
     seeds: range = STAGES["training"],
+    start: Path | None = None,
     width: int = WIDTH,
     repeats: int = REPEATS,
     processes: int = 2,
 ) -> None:
-    """Draw the cohorts (``seeds``: the training scenes), train, calibrate, and write the model folder."""
+    """Draw the cohorts (``seeds``: the training scenes), train, calibrate, and write the model folder.
+
+    ``start``: a model folder whose weights (and width) training starts from; None starts from nothing.
+    """
     folder = cache / "mr" / generator_hash()
     stages = {"training": seeds, "validation": STAGES["validation"]}
     sets = {stage: sources_of(stage, chosen, folder, processes) for stage, chosen in stages.items()}
     counts = ", ".join(f"{len(sources)} {stage}" for stage, sources in sets.items())
+    counts += f"; on from weights {load_weights(start)[0].sha256}" if start else ""
     record = RunRecord(
         purpose=PURPOSE,
         synthetic=True,
@@ -69,6 +75,7 @@ def make(
         record=record,
         version=VERSION,
         settings=settings,
+        start=start,
         resume=True,
         width=width,
         repeats=repeats,
@@ -87,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=SETTINGS.epochs)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="looks at each scene in an epoch")
     parser.add_argument("--learning-rate", type=float, default=SETTINGS.learning_rate)
+    parser.add_argument("--start", type=Path, help="model folder to train on from; its weights stay as they are")
     parser.add_argument("--width", type=int, default=WIDTH, help="channels of the network's finest level")
     parser.add_argument("--first", type=int, default=STAGES["training"].start, help="seed of the first training scene")
     parser.add_argument("--scenes", type=int, default=len(STAGES["training"]))
@@ -106,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.cache,
         settings,
         seeds=range(chosen.first, chosen.first + chosen.scenes),
+        start=chosen.start,
         width=chosen.width,
         repeats=chosen.repeats,
         processes=chosen.processes,

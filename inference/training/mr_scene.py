@@ -20,6 +20,9 @@ Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 TISSUES = ("white", "grey", "deep", "csf", "void", "bone", "soft", "fat", "marrow")  # what is missing to 1 is air
+# signal on a usual T2 scan relative to white matter, by which a lesion is judged to show or not
+USUAL_SIGNAL = np.array([1.0, 1.4, 1.1, 3.2, 0.25, 0.1, 0.6, 1.5, 0.6], np.float32)
+VISIBLE_CHANGE = 0.15  # of white matter's signal: about twice a usual scan's noise, as 8 HU are on CT
 ARTERIES: tuple[tuple[Point, Point, float], ...] = (
     ((0, -24, -52), (0, -13, -19), 1.7),  # basilar
     ((-12, 0, -32), (-14, 5, -15), 2.1),  # internal carotids
@@ -71,14 +74,19 @@ class Scene:
         return smooth_noise(rng, (shape[0], shape[1], shape[2]), self.head.spacing_zyx_mm, scale_mm)
 
     def paint(self, window: Window, fraction: Array, mixture: Mapping[str, float], category: str = "") -> None:
-        """Replace ``fraction`` of what is there by a mixture of tissues; record it as a lesion of ``category``."""
+        """Replace ``fraction`` of what is there by a mixture of tissues.
+
+        With ``category``, record it as a lesion where it changes the picture: what nobody could see is no finding.
+        """
         block = self.fractions[(slice(None), *window)]
+        before = np.tensordot(USUAL_SIGNAL, block, axes=1) if category else None
         block *= 1.0 - fraction
         for tissue, share in mixture.items():
             block[TISSUES.index(tissue)] += share * fraction
-        if category:
+        if before is not None:
+            change = np.abs(np.tensordot(USUAL_SIGNAL, block, axes=1) - before)
             whole = self.lesions.setdefault(category, np.zeros(self.head.labels.shape, np.float32))
-            np.maximum(whole[window], fraction, out=whole[window])
+            np.maximum(whole[window], np.where(change >= VISIBLE_CHANGE, fraction, 0.0), out=whole[window])
 
     def site(self, rng: np.random.Generator, where: Callable[[Mapping[str, Array], Array], Mask]) -> Point:
         """A random position at which ``where(distances, ras)`` is true; the middle of the head when nowhere is."""

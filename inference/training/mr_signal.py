@@ -198,7 +198,7 @@ def uneven_brain(
         folia = smooth_noise(rng, shape, spacing_zyx_mm, float(rng.uniform(4, 7))) * np.float32(rng.uniform(0, 0.12))
         shine = np.float32(rng.uniform(-0.05, 0.35)) + folia
         field += shine * _bump(rng, (z_mm, y_mm, x_mm), CEREBELLUM)
-        iron = rng.uniform(0.0, 1.1)
+        iron = rng.uniform(0.0, 0.9)
         for nucleus in NUCLEI:
             field -= np.float32(iron * rng.uniform(0.3, 1.2)) * _bump(rng, (z_mm, y_mm, x_mm), nucleus)
     return np.asarray(np.exp(field * fractions[BRAIN].sum(axis=0)), np.float32)
@@ -206,7 +206,7 @@ def uneven_brain(
 
 def _bump(rng: np.random.Generator, axes_mm: tuple[Array, Array, Array], place: tuple[Range, Range, Range]) -> Array:
     """1 in the middle of an ellipsoid, falling off softly; ``place``: middle and radius along z, y, x, in mm."""
-    size, edge = float(rng.uniform(0.85, 1.1)), np.float32(rng.uniform(3.0, 10.0))
+    size, edge = float(rng.uniform(0.85, 1.1)), np.float32(rng.uniform(3.0, 6.0))
     parts = [
         ((axis - size * middle - rng.normal(0, 1.5)) / (radius * rng.uniform(0.8, 1.3))) ** 2
         for axis, (middle, radius) in zip(axes_mm, place, strict=True)

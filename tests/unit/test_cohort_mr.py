@@ -51,6 +51,17 @@ def test_two_scanners_show_the_same_patient_differently(scene):
     assert litres[0] == pytest.approx(litres[1], rel=0.35)
 
 
+def test_a_lesion_that_changes_nothing_is_no_finding():
+    scene = draw_scene(3, prevalence=0.0, fine_mm=FINE_MM)
+    grey, white = scene.fractions[1], scene.fractions[0]
+    everywhere = (slice(None),) * 3
+    scene.paint(everywhere, (grey > 0.95).astype(np.float32), {"grey": 1.0}, "mass")
+    assert not scene.lesions["mass"].any(), "cortex painted as cortex was called a lesion"
+    scene.paint(everywhere, (white > 0.95).astype(np.float32), {"grey": 1.0}, "mass")
+    assert np.array_equal(scene.lesions["mass"] > 0, scene.lesions["mass"] == 1)
+    assert scene.lesions["mass"].sum() > 1000
+
+
 def test_labels_follow_the_lesions(scene):
     _, truth = acquire(scene, 3, scanner="B")
     assert truth.study_labels[0] == truth.study_labels[1:].any()
