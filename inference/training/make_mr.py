@@ -20,7 +20,7 @@ from inference.training.train_mr import Source, file_source
 from inference.weights import load_weights
 
 STAGES = {"training": range(101_500, 102_100), "validation": range(200_000, 200_200)}
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 SLICES = 6  # training looks at runs of neighbouring slices: more different ones a second
 REPEATS = 4
 WIDTH = 16

@@ -47,7 +47,8 @@ class MrScanner:
     """Ranges that one scanner's protocol draws from.
 
     Lengths in mm; ``noise`` is the standard deviation relative to white matter, ``shading`` that of the log of the
-    coil profile, ``blur_mm`` the standard deviation of the point spread in plane.
+    coil profile, ``blur_mm`` the standard deviation of the point spread in plane; ``iron`` and ``edge`` how dark and
+    how sharp the nuclei are.
     """
 
     name: str
@@ -61,6 +62,8 @@ class MrScanner:
     noise: Range
     blur_mm: Range
     motion_share: float
+    iron: Range = (0.0, 0.9)
+    edge: Range = (3.0, 6.0)
 
 
 SCANNERS: Mapping[str, MrScanner] = {
@@ -147,7 +150,7 @@ def render(
     shape = (fractions.shape[1], fractions.shape[2], fractions.shape[3])
     contrast = draw_contrast(rng, scanner.contrast)
     signal = np.tensordot(contrast, fractions, axes=1)
-    signal *= uneven_brain(rng, fractions, spacing_zyx_mm, at or landmarks(fractions))
+    signal *= uneven_brain(rng, fractions, spacing_zyx_mm, at or landmarks(fractions), scanner)
     signal *= 1.0 + float(rng.uniform(0.0, 0.05)) * smooth_noise(rng, shape, spacing_zyx_mm, 4.0)
     sigma_px = float(rng.uniform(*scanner.blur_mm)) / spacing_zyx_mm[1]
     signal = ndimage.gaussian_filter(signal, (0, sigma_px, sigma_px))
@@ -179,7 +182,11 @@ def landmarks(fractions: Array | npt.NDArray[np.uint8]) -> Landmarks:
 
 
 def uneven_brain(
-    rng: np.random.Generator, fractions: Array, spacing_zyx_mm: tuple[float, float, float], at: Landmarks
+    rng: np.random.Generator,
+    fractions: Array,
+    spacing_zyx_mm: tuple[float, float, float],
+    at: Landmarks,
+    scanner: MrScanner,
 ) -> Array:
     """What is uneven in a healthy brain, alike on both sides: regions, patches, the cerebellum, nuclei with iron.
 
@@ -197,16 +204,18 @@ def uneven_brain(
         x_mm = np.abs(columns - at.column) * spacing_zyx_mm[2]
         folia = smooth_noise(rng, shape, spacing_zyx_mm, float(rng.uniform(4, 7))) * np.float32(rng.uniform(0, 0.12))
         shine = np.float32(rng.uniform(-0.05, 0.35)) + folia
-        field += shine * _bump(rng, (z_mm, y_mm, x_mm), CEREBELLUM)
-        iron = rng.uniform(0.0, 0.9)
+        field += shine * _bump(rng, (z_mm, y_mm, x_mm), CEREBELLUM, scanner.edge)
+        iron = rng.uniform(*scanner.iron)
         for nucleus in NUCLEI:
-            field -= np.float32(iron * rng.uniform(0.3, 1.2)) * _bump(rng, (z_mm, y_mm, x_mm), nucleus)
+            field -= np.float32(iron * rng.uniform(0.3, 1.2)) * _bump(rng, (z_mm, y_mm, x_mm), nucleus, scanner.edge)
     return np.asarray(np.exp(field * fractions[BRAIN].sum(axis=0)), np.float32)
 
 
-def _bump(rng: np.random.Generator, axes_mm: tuple[Array, Array, Array], place: tuple[Range, Range, Range]) -> Array:
+def _bump(
+    rng: np.random.Generator, axes_mm: tuple[Array, Array, Array], place: tuple[Range, Range, Range], sharp: Range
+) -> Array:
     """1 in the middle of an ellipsoid, falling off softly; ``place``: middle and radius along z, y, x, in mm."""
-    size, edge = float(rng.uniform(0.85, 1.1)), np.float32(rng.uniform(3.0, 6.0))
+    size, edge = float(rng.uniform(0.85, 1.1)), np.float32(rng.uniform(*sharp))
     parts = [
         ((axis - size * middle - rng.normal(0, 1.5)) / (radius * rng.uniform(0.8, 1.3))) ** 2
         for axis, (middle, radius) in zip(axes_mm, place, strict=True)

@@ -14,7 +14,7 @@ from inference.training.mr_cache import CachedScene, cached_scene, fill_cache
 from inference.training.mr_lesions import PAINTERS, SHARES
 from inference.training.mr_local import keep_sample, local_source, plain_source, split_by_patient
 from inference.training.mr_scene import TISSUES, mixture_of
-from inference.training.mr_signal import CONTRAST, Landmarks, landmarks, slice_profile, uneven_brain
+from inference.training.mr_signal import CONTRAST, SCANNERS, Landmarks, landmarks, slice_profile, uneven_brain
 from inference.training.train_mr import augment, collate, cut_scene, sample_of_scene
 
 FINE_MM = (4.0, 2.0, 2.0)
@@ -118,7 +118,7 @@ def test_a_healthy_brain_is_uneven_alike_on_both_sides_and_nothing_else_is():
     fractions[0, :, 5:35, 8:33] = 1.0  # white matter round column 20, no deep grey
     at = landmarks(fractions)
     assert at == Landmarks(pytest.approx(20.0), None)
-    field = uneven_brain(np.random.default_rng(2), fractions, (5.0, 3.0, 3.0), at)
+    field = uneven_brain(np.random.default_rng(2), fractions, (5.0, 3.0, 3.0), at, SCANNERS["wide"])
     brain = fractions[0] > 0
     assert (field[~brain] == 1.0).all()
     assert field[brain].std() > 0.02
@@ -131,7 +131,7 @@ def test_nuclei_with_iron_lie_beside_the_middle_of_the_deep_grey(scene):
     at = landmarks(fractions)
     assert at.slice_row is not None
     z, y = (round(v) for v in at.slice_row)
-    fields = [uneven_brain(np.random.default_rng(seed), fractions, spacing, at) for seed in range(8)]
+    fields = [uneven_brain(np.random.default_rng(seed), fractions, spacing, at, SCANNERS["wide"]) for seed in range(8)]
     x = round(at.column + 18 / spacing[2]), round(at.column - 18 / spacing[2])
     beside = np.mean([f[z - 1, y, list(x)].mean() for f in fields])
     assert beside < 0.9 * np.mean([f[z + 6, y].max() for f in fields])
