@@ -6,7 +6,7 @@ Shared by the node (:mod:`node.pipeline`) and the offline command; knows no ledg
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -72,13 +72,10 @@ def analyse_series(
     """
     start = time.monotonic()
     model = engine.model_id(purpose)
-    try:
-        volume = read_volume(files)
-    except Unreadable as error:
-        return _unsuitable(model, Reason(code=error.code, text=error.text), start)
-    head = only_head(volume, engine.locate(volume))
-    if isinstance(head, Reason):
-        return _unsuitable(model, head, start)
+    found = read_head(files, engine.locate)
+    if isinstance(found, Reason):
+        return _unsuitable(model, found, start)
+    _, head = found
     result = engine.analyse(purpose, head)
     if possibly_incomplete:
         result = _without_absence(result)
@@ -91,6 +88,16 @@ def analyse_series(
         volume=head,
         seconds=time.monotonic() - start,
     )
+
+
+def read_head(files: Sequence[Path], locate: Callable[[Volume], SliceLevels]) -> tuple[Volume, Volume] | Reason:
+    """Read a series: as it is, and the head cut out of it; or why there is none. Training reads in the same way."""
+    try:
+        volume = read_volume(files)
+    except Unreadable as error:
+        return Reason(code=error.code, text=error.text)
+    head = only_head(volume, locate(volume))
+    return head if isinstance(head, Reason) else (volume, head)
 
 
 def _unsuitable(model: ModelId, reason: Reason, start: float) -> Analysis:

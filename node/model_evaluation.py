@@ -11,16 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from inference.engine import Engine
-from inference.head_part import only_head
 from inference.labels import HAEMORRHAGE_KINDS, PUBLISHED_LABELS
 from inference.result import InferenceResult, Reason
-from inference.series_reader import Unreadable, read_volume
 from inference.training.evaluation import Case, evaluate
 from inference.training.label_file import Labels
 from inference.training.records import hash_of_files
 from inference.volume import SliceSource, Volume
 from inference.weights import shipped
-from node.analysis import Analyst
+from node.analysis import Analyst, read_head
 from node.config import Settings
 from node.errors import Misconfigured
 from node.local_studies import PURPOSES, LocalStudies, LocalStudy
@@ -57,7 +55,7 @@ def run_model(
     threshold, point = float("nan"), ""
     for study in local.studies:
         digest.update(hash_of_files(study.files).encode())
-        found = _read_head(study, engine)
+        found = read_head(study.files, engine.locate)
         if isinstance(found, Reason):
             declined[found.code] = declined.get(found.code, 0) + 1
             cases.append(_case(study, modality, None, {}))
@@ -79,16 +77,6 @@ def run_model(
         model_sha256=engine.model_id(purpose).weights_sha256,
         data_sha256=digest.hexdigest(),
     )
-
-
-def _read_head(study: LocalStudy, engine: Analyst) -> tuple[Volume, Volume] | Reason:
-    """The series and the head cut out of it, or why there is none."""
-    try:
-        volume = read_volume(study.files)
-    except Unreadable as error:
-        return Reason(code=error.code, text=error.text)
-    head = only_head(volume, engine.locate(volume))
-    return head if isinstance(head, Reason) else (volume, head)
 
 
 def report(run: Run, local: LocalStudies, modality: str, prevalence: float | None) -> dict[str, object]:

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import torch
 
-from inference.head_part import only_head
 from inference.result import Reason
-from inference.series_reader import Unreadable, read_volume
 from inference.slice_level import SliceLevelModel
 from inference.training.label_file import Labels
 from inference.training.mr_local import split_by_patient
 from inference.training.records import RunRecord, hash_of_files
 from inference.volume import Volume
 from inference.weights import Metadata
+from node.analysis import read_head
 from node.errors import Rejected
 from node.local_studies import PURPOSES, LocalStudies, LocalStudy
 
@@ -90,12 +89,8 @@ def prepare(
 
 def _prepare_one(study: LocalStudy, path: Path, keep: Keep, slice_levels: SliceLevelModel) -> Reason | None:
     """Keep the head of a series, cut out as the node does it; return why there is none."""
-    try:
-        volume = read_volume(study.files)
-    except Unreadable as error:
-        return Reason(code=error.code, text=error.text)
-    head = only_head(volume, slice_levels.levels(volume))
-    return head if isinstance(head, Reason) else keep(head, study.labels, study.slice_labels, path)
+    found = read_head(study.files, slice_levels.levels)
+    return found if isinstance(found, Reason) else keep(found[1], study.labels, study.slice_labels, path)
 
 
 def train(parts: Parts, modality: str, purpose: str, options: TrainingOptions) -> Metadata:

@@ -6,6 +6,7 @@ Scenes are drawn once into a cache (by seed and generator hash), and training re
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,18 +57,20 @@ def make(
     """
     folder = cache / "mr" / generator_hash()
     stages = {"training": seeds, "validation": STAGES["validation"]}
-    sets = {stage: sources_of(stage, chosen, folder, processes) for stage, chosen in stages.items()}
+    sets = {stage: sources_of(stage, numbers, folder, processes) for stage, numbers in stages.items()}
     counts = ", ".join(f"{len(sources)} {stage}" for stage, sources in sets.items())
-    counts += f"; on from weights {load_weights(start)[0].sha256}" if start else ""
+    parent = load_weights(start)[0].sha256 if start else ""
+    counts += f"; on from weights {parent}" if parent else ""
     record = RunRecord(
         purpose=PURPOSE,
         synthetic=True,
         data=f"synthetic heads, contrast drawn anew at each look: {counts}",
-        data_sha256=hash_of_files(folder / f"{seed:07d}.npz" for chosen in stages.values() for seed in chosen),
+        data_sha256=hash_of_files(folder / f"{seed:07d}.npz" for numbers in stages.values() for seed in numbers),
         seed=settings.seed,
         settings={},
     )
-    run = cache / "mr" / f"run-{generator_hash()}-{seeds.start}-{len(seeds)}-{width}-{repeats}-{settings.seed}"
+    chosen = repr((seeds, parent, width, repeats, settings))  # another choice must not go on from this one's checkpoint
+    run = cache / "mr" / f"run-{generator_hash()}-{hashlib.sha256(chosen.encode()).hexdigest()[:12]}"
     fit_mr(
         sets["training"],
         sets["validation"],
