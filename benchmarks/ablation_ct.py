@@ -96,7 +96,7 @@ def run(arm: str, seed: int, training: list[PreparedStudy], test: list[PreparedS
 def main() -> None:
     """Run what is not there yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from inference.abnormality_net import OUTPUTS, AbnormalityNetwork
 from inference.training.evaluation import auc
+from inference.training.loop import multiplies_in_half
 from inference.training.make_mr import STAGES
 from inference.training.mr_cache import fill_cache, generator_hash
 from inference.training.mr_losses import STUDY_WEIGHT, known_bce
@@ -46,11 +47,11 @@ class Volumetric(nn.Module):
 
 
 class Sliced(nn.Module):
-    """The shipped network, as the other two are called."""
+    """The shipped network, as the others are called."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = AbnormalityNetwork(16)
+        self.network = AbnormalityNetwork(32, mirror=True)
 
     def forward(self, batch: MrBatch) -> Tensor:
         """Study logits ``[studies, 8]``."""
@@ -71,6 +72,11 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
     }
 
 
+def study_loss(logits: Tensor, batch: MrBatch) -> Tensor:
+    """What there is to learn from without outlines: the study's labels."""
+    return known_bce(logits, batch.study_labels, STUDY_WEIGHT)
+
+
 def train(network: nn.Module, sources: list[Source], seconds: float, *, outlines: bool) -> int:
     """Train for so many processor seconds (drawing of the scenes not counted); the number of steps made."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4)
@@ -83,7 +89,8 @@ def train(network: nn.Module, sources: list[Source], seconds: float, *, outlines
             for group in optimiser.param_groups:  # half a cosine over the time there is
                 group["lr"] = 3e-3 * 0.5 * (1 + np.cos(np.pi * min(1.0, used / seconds)))
             optimiser.zero_grad(set_to_none=True)
-            loss = recipe.loss(batch, CPU) if outlines else known_bce(network(batch), batch.study_labels, STUDY_WEIGHT)
+            with torch.autocast("cpu", enabled=multiplies_in_half(CPU)):
+                loss = recipe.loss(batch, CPU) if outlines else study_loss(network(batch).float(), batch)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimiser.step()
