@@ -35,9 +35,9 @@ arch:
 	$(BIN)/lint-imports
 
 # one thread a process, and freed memory kept for the next head: a head is drawn in four fifths of the time
-models: export OPENBLAS_NUM_THREADS = 1
-models: export MALLOC_MMAP_THRESHOLD_ = 1073741824
-models: export MALLOC_TRIM_THRESHOLD_ = 8589934592
+models ablation: export OPENBLAS_NUM_THREADS = 1
+models ablation: export MALLOC_MMAP_THRESHOLD_ = 1073741824
+models ablation: export MALLOC_TRIM_THRESHOLD_ = 8589934592
 models: setup
 	$(BIN)/python -m inference.training.make_models
 

@@ -19,13 +19,15 @@ from monai.networks.nets import DenseNet, DenseNet121
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inference.abnormality_net import OUTPUTS, AbnormalityNetwork
+from inference.abnormality_net import OUTPUTS, AbnormalityNetwork, network_of
 from inference.training.evaluation import auc
+from inference.training.fit_mr import PURPOSE
 from inference.training.loop import multiplies_in_half
 from inference.training.make_mr import STAGES
 from inference.training.mr_cache import fill_cache, generator_hash
 from inference.training.mr_losses import STUDY_WEIGHT, known_bce
 from inference.training.train_mr import MrBatch, MrRecipe, Source, collate, file_source
+from inference.weights import read_metadata, shipped
 
 DEPTH = 32  # the DenseNets read a block of fixed depth, which they halve five times
 CPU = torch.device("cpu")
@@ -51,7 +53,7 @@ class Sliced(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = AbnormalityNetwork(32, mirror=True)
+        self.network = network_of(read_metadata(shipped(PURPOSE)).architecture)
 
     def forward(self, batch: MrBatch) -> Tensor:
         """Study logits ``[studies, 8]``."""
@@ -72,11 +74,6 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def study_loss(logits: Tensor, batch: MrBatch) -> Tensor:
-    """What there is to learn from without outlines: the study's labels."""
-    return known_bce(logits, batch.study_labels, STUDY_WEIGHT)
-
-
 def train(network: nn.Module, sources: list[Source], seconds: float, *, outlines: bool) -> int:
     """Train for so many processor seconds (drawing of the scenes not counted); the number of steps made."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4)
@@ -90,7 +87,10 @@ def train(network: nn.Module, sources: list[Source], seconds: float, *, outlines
                 group["lr"] = 3e-3 * 0.5 * (1 + np.cos(np.pi * min(1.0, used / seconds)))
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast("cpu", enabled=multiplies_in_half(CPU)):
-                loss = recipe.loss(batch, CPU) if outlines else study_loss(network(batch).float(), batch)
+                if outlines:
+                    loss = recipe.loss(batch, CPU)
+                else:
+                    loss = known_bce(network(batch).float(), batch.study_labels, STUDY_WEIGHT)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimiser.step()
