@@ -6,8 +6,8 @@ hospital's dry run read the same heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -211,29 +211,27 @@ def _volume(hu: Array, affine: npt.NDArray[np.float64], clipped: bool, key: str)
     return Volume(voxels=hu, geometry=geometry, modality="CT", notes=("hu_clipped",) if clipped else ())
 
 
-def ct_studies(n: int, seed: int, *, prevalence: float = 0.5, scanner: str = "mixed") -> Iterator[CohortStudy]:
-    """Draw ``n`` studies, seeds counted up from ``(seed + 1) * 100_000``; those below are kept for training."""
-    for number in range(n):
-        study_seed = (seed + 1) * COHORT_STEP + number
-        volume, truth = draw_ct(study_seed, prevalence=prevalence, scanner=scanner)
-        key = str(truth.facts["key"])
-        mask = np.where(truth.blood.max(axis=0) > 0.5, 2 + truth.blood.argmax(axis=0), 0).astype(np.uint8)
-        header = SeriesHeader(
-            key=key,
-            patient=f"ct-{study_seed}-{prevalence}",
-            modality="CT",
-            age_years=float(str(truth.facts["age_years"])),
-            slice_thickness_mm=float(str(truth.facts["slice_thickness_mm"])),
-        )
-        yield CohortStudy(
-            key=key,
-            volume=volume,
-            header=header,
-            labels=truth.study_labels,
-            slice_labels=truth.slice_labels,
-            mask=mask,
-            facts=truth.facts,
-        )
+def ct_study(seed: int, prevalence: float, scanner: str, number: int) -> CohortStudy:
+    """Draw study ``number`` of cohort ``seed``; seeds of studies below 100,000 are kept for training."""
+    study_seed = (seed + 1) * COHORT_STEP + number
+    volume, truth = draw_ct(study_seed, prevalence=prevalence, scanner=scanner)
+    key = str(truth.facts["key"])
+    header = SeriesHeader(
+        key=key,
+        patient=f"ct-{study_seed}-{prevalence}",
+        modality="CT",
+        age_years=float(str(truth.facts["age_years"])),
+        slice_thickness_mm=float(str(truth.facts["slice_thickness_mm"])),
+    )
+    return CohortStudy(
+        key=key,
+        volume=volume,
+        header=header,
+        labels=truth.study_labels,
+        slice_labels=truth.slice_labels,
+        mask=np.where(truth.blood.max(axis=0) > 0.5, 2 + truth.blood.argmax(axis=0), 0).astype(np.uint8),
+        facts=truth.facts,
+    )
 
 
 def write_cohort(
@@ -243,8 +241,9 @@ def write_cohort(
     *,
     prevalence: float = 0.5,
     scanner: str = "mixed",
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> Path:
     """Write ``n`` CT studies as DICOM with labels, masks and truth; returns the label file (see cohort_files)."""
-    studies = ct_studies(n, seed, prevalence=prevalence, scanner=scanner)
-    return write_studies(studies, n, LABELS, out, progress)
+    draw = partial(ct_study, seed, prevalence, scanner)
+    return write_studies(draw, n, LABELS, out, processes=processes, progress=progress)

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from inference.training.dicom_writer import SeriesHeader, synthetic_uid, write_series
+from inference.training.head_template import load_template
 from inference.volume import Volume
 
 Progress = Callable[[int, int], None]
@@ -39,35 +44,68 @@ class CohortStudy:
 
 
 def write_studies(
-    studies: Iterable[CohortStudy], count: int, names: Sequence[str], out: Path, progress: Progress | None = None
+    draw: Callable[[int], CohortStudy],
+    count: int,
+    names: Sequence[str],
+    out: Path,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
 ) -> Path:
-    """Write studies as they are drawn; returns the label file.
+    """Draw and write studies 0 to ``count`` - 1; returns the label file. However many processes, the same files.
 
     Parameters
     ----------
+    draw
+        Gives the study of a number; with several processes it must be picklable.
     names
         Label names, as columns of both label files.
     """
     (out / "masks").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
-    slice_rows: list[dict[str, object]] = []
-    truths: list[dict[str, object]] = []
-    for number, study in enumerate(studies):
-        name = f"{number + 1:05d}"
-        write_series(study.volume, study.header, out / "series" / name)
-        np.savez_compressed(out / "masks" / f"{name}.npz", mask=study.mask, labels=np.array(list(names)))
-        uid = synthetic_uid(study.key, "study")
-        rows.append({"study_instance_uid": uid} | _columns(names, study.labels))
-        for source, labels in zip(study.volume.geometry.slices, study.slice_labels, strict=True):
-            identity: dict[str, object] = {"study_instance_uid": uid, "sop_instance_uid": source.sop_instance_uid}
-            slice_rows.append(identity | _columns(names, labels))
-        facts = {k: json.dumps(v) if isinstance(v, list | tuple | dict) else v for k, v in study.facts.items()}
-        truths.append({"folder": f"series/{name}", "study_instance_uid": uid} | facts)
-        if progress is not None:
-            progress(number + 1, count)
-    _write_csv(out / "slice_labels.csv", slice_rows)
-    _write_csv(out / "truth.csv", truths)
-    return _write_csv(out / "labels.csv", rows)
+    write = partial(_write_one, draw, tuple(names), out)
+    written: list[_Rows] = []
+    with ExitStack() as stack:
+        if processes > 1 and count > 1:
+            load_template()  # built once, shared by the forked workers
+            fork = multiprocessing.get_context("fork")
+            pool = stack.enter_context(fork.Pool(min(processes, count), initializer=_one_thread))
+            each: Iterable[_Rows] = pool.imap(write, range(count))
+        else:
+            each = map(write, range(count))
+        for rows in each:
+            written.append(rows)
+            if progress is not None:
+                progress(len(written), count)
+    _write_csv(out / "slice_labels.csv", [row for rows in written for row in rows.slices])
+    _write_csv(out / "truth.csv", [rows.truth for rows in written])
+    return _write_csv(out / "labels.csv", [rows.labels for rows in written])
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What one study adds to the three tables."""
+
+    labels: dict[str, object]
+    slices: list[dict[str, object]]
+    truth: dict[str, object]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _write_one(draw: Callable[[int], CohortStudy], names: Sequence[str], out: Path, number: int) -> _Rows:
+    study = draw(number)
+    name = f"{number + 1:05d}"
+    write_series(study.volume, study.header, out / "series" / name)
+    np.savez_compressed(out / "masks" / f"{name}.npz", mask=study.mask, labels=np.array(list(names)))
+    of_study: dict[str, object] = {"study_instance_uid": synthetic_uid(study.key, "study")}
+    slices = [
+        of_study | {"sop_instance_uid": source.sop_instance_uid} | _columns(names, labels)
+        for source, labels in zip(study.volume.geometry.slices, study.slice_labels, strict=True)
+    ]
+    facts = {k: json.dumps(v) if isinstance(v, list | tuple | dict) else v for k, v in study.facts.items()}
+    return _Rows(of_study | _columns(names, study.labels), slices, {"folder": f"series/{name}"} | of_study | facts)
 
 
 def _columns(names: Sequence[str], values: npt.NDArray[np.bool_]) -> dict[str, object]:

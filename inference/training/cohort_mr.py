@@ -6,8 +6,8 @@ patient. ``write_cohort`` writes the same voxels as DICOM.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -223,21 +223,20 @@ def _volume(signal: Array, scene: Scene, spacing: tuple[float, float, float], fi
     return Volume(voxels=signal, geometry=geometry, modality="MR")
 
 
-def mr_studies(n: int, seed: int, *, prevalence: float = 0.5, scanner: str = "mixed") -> Iterator[CohortStudy]:
-    """Draw the ``n`` studies of cohort ``seed`` one after the other; scanners A and B show the same patients."""
-    for number in range(n):
-        study_seed = seed * COHORT_STEP + number
-        volume, truth = draw_mr(study_seed, prevalence=prevalence, scanner=scanner)
-        key = f"mr-{study_seed}-{scanner}-{prevalence}"
-        yield CohortStudy(
-            key=key,
-            volume=_with_uids(volume, key),
-            header=_header(key, truth, patient=f"mr-{study_seed}-{prevalence}"),
-            labels=truth.study_labels,
-            slice_labels=truth.slice_labels,
-            mask=(truth.lesions > 0.3).astype(np.uint8),
-            facts=truth.facts,
-        )
+def mr_study(seed: int, prevalence: float, scanner: str, number: int) -> CohortStudy:
+    """Draw study ``number`` of cohort ``seed``; scanners A and B show the same patients."""
+    study_seed = seed * COHORT_STEP + number
+    volume, truth = draw_mr(study_seed, prevalence=prevalence, scanner=scanner)
+    key = f"mr-{study_seed}-{scanner}-{prevalence}"
+    return CohortStudy(
+        key=key,
+        volume=_with_uids(volume, key),
+        header=_header(key, truth, patient=f"mr-{study_seed}-{prevalence}"),
+        labels=truth.study_labels,
+        slice_labels=truth.slice_labels,
+        mask=(truth.lesions > 0.3).astype(np.uint8),
+        facts=truth.facts,
+    )
 
 
 def _with_uids(volume: Volume, key: str) -> Volume:
@@ -267,8 +266,9 @@ def write_cohort(
     *,
     prevalence: float = 0.5,
     scanner: str = "mixed",
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> Path:
     """Write ``n`` MR studies as DICOM with labels, masks and truth; returns the label file (see cohort_files)."""
-    studies = mr_studies(n, seed, prevalence=prevalence, scanner=scanner)
-    return write_studies(studies, n, PUBLISHED_LABELS, out, progress)
+    draw = partial(mr_study, seed, prevalence, scanner)
+    return write_studies(draw, n, PUBLISHED_LABELS, out, processes=processes, progress=progress)

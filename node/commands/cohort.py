@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ def cohort(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same cohort.")] = 1,
     prevalence: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of positive studies.")] = 0.5,
     scanner: Annotated[str, typer.Option(help="Scanner that renders the heads: A, B or mixed.")] = "mixed",
+    processes: Annotated[int, typer.Option(min=0, help="Draw on so many cores; 0: on all. Same files.")] = 0,
     json_path: Annotated[str, typer.Option("--json", help="Summary as JSON to a file, - for standard output.")] = "",
 ) -> None:
     """Write synthetic head studies as DICOM, with labels per study and per slice, masks and truth."""
@@ -42,6 +44,7 @@ def cohort(
             out,
             prevalence=prevalence,
             scanner=scanner,
+            processes=processes or len(os.sched_getaffinity(0)),
             progress=lambda done, _: bar.update(task, completed=done),
         )
     console(json_path).print(f"{n} studies in {out}, labels in {labels}. Synthetic heads; research use only.")

@@ -191,9 +191,12 @@ class EventAssociation(Association):
         self.network_timeout = ae.network_timeout
 
     def run_reactor(self) -> None:
-        """Negotiate and serve until the end."""
+        """Negotiate and serve until the end; an error of ours aborts, or the peer would wait for its timeout."""
         try:
             super().run_reactor()
+        except Exception as error:
+            log.error("association_failed", error=type(error).__name__, exc_info=True)
+            self.abort()
         finally:
             if self.on_end is not None:
                 self.on_end(self)

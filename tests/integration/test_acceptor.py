@@ -244,6 +244,23 @@ def test_more_connections_than_the_limit_are_closed(wait_for: Callable[..., obje
             peer.close()
 
 
+def test_an_error_of_ours_aborts_at_once(wait_for: Callable[..., object]) -> None:
+    from fixtures_net import ct_series
+
+    def broken(_event: evt.Event) -> int:
+        raise OSError("disk gone")
+
+    with serving(OURS, timeout_s=60) as server:
+        server.bind(evt.EVT_C_STORE, broken)
+        association = associate(server)
+        association.dimse_timeout = 30
+        start = time.monotonic()
+        answer = association.send_c_store(ct_series(1)[0])
+        assert "Status" not in answer  # nothing was acknowledged
+        assert time.monotonic() - start < 10
+        wait_for(lambda: not association.is_established)
+
+
 @pytest.mark.parametrize(("kind", "freed"), [(STOCK, False), (OURS, True)])
 def test_a_connection_that_is_closed_at_once_holds_no_thread(kind: str, freed: bool) -> None:
     """Port scanners and load balancers do this; the stock thread stays for the whole ACSE timeout."""

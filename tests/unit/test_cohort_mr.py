@@ -9,7 +9,7 @@ from inference.intracranial_mr import mr_intracranial_mask
 from inference.labels import PUBLISHED_LABELS
 from inference.mr_input import prepare
 from inference.result import Reason
-from inference.training.cohort_mr import acquire, acquire_parts, draw_scene
+from inference.training.cohort_mr import acquire, acquire_parts, draw_scene, write_cohort
 from inference.training.mr_cache import CachedScene, cached_scene, fill_cache
 from inference.training.mr_lesions import PAINTERS, SHARES
 from inference.training.mr_local import keep_sample, local_source, plain_source, split_by_patient
@@ -49,6 +49,17 @@ def test_two_scanners_show_the_same_patient_differently(scene):
     assert truth_b.study_labels[index]
     litres = [t.facts["lesion_ml"] for t in (truth_a, truth_b)]
     assert litres[0] == pytest.approx(litres[1], rel=0.35)
+
+
+def test_two_processes_write_what_one_writes(tmp_path):
+    for name, processes in (("one", 1), ("two", 2)):
+        write_cohort(2, 4, tmp_path / name, prevalence=1.0, processes=processes)
+    one, two = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "one", tmp_path / "two")
+    )
+    assert {"labels.csv", "slice_labels.csv", "truth.csv"} < {str(name) for name in one}
+    assert one == two
 
 
 def test_a_lesion_that_changes_nothing_is_no_finding():
