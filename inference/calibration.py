@@ -75,6 +75,21 @@ def threshold_for_sensitivity(
     return table.at(int(np.flatnonzero(table.sensitivity >= target)[0]), prevalence)
 
 
+def rates_at(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, threshold: float, *, prevalence: float
+) -> dict[str, float]:
+    """What a threshold achieves, as the thresholds above are recorded with."""
+    p, y = _pair(probabilities, labels)
+    sensitivity, false = float((p[y > 0] >= threshold).mean()), float((p[y == 0] >= threshold).sum())
+    negatives = float((1 - y).sum())
+    return {
+        "prevalence": prevalence,
+        "sensitivity": sensitivity,
+        "specificity": 1.0 - false / negatives,
+        "ppv": float(ppv_at(sensitivity, (false + 0.5) / (negatives + 1.0), prevalence)),
+    }
+
+
 def ppv_at(sensitivity: npt.ArrayLike, false_positive_rate: npt.ArrayLike, prevalence: float) -> Array:
     """PPV by Bayes' rule at a prevalence 0..1; 0 where nothing is called positive."""
     true = np.asarray(sensitivity, np.float64) * prevalence

@@ -1,7 +1,8 @@
 """Models that a site has deployed: versions side by side, ``current`` and ``previous`` as links, a locked test set.
 
-``<storage>/models/<purpose>/versions/<first 12 digits of the weights' hash>/`` holds a model; ``current`` points at
-the one workers load (they fall back to the shipped model when there is none), ``previous`` at the one before.
+``<storage>/models/<purpose>/versions/<12 digits>/`` holds a model, named by the hash of its metadata.json, which pins
+weights and calibration; ``current`` points at the one workers load (they fall back to the shipped model when there is
+none), ``previous`` at the one before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from inference.training.evaluation import auc, delta_auc
-from inference.weights import METADATA, WEIGHTS, Metadata, WrongModel, verify
+from inference.weights import METADATA, WEIGHTS, Metadata, WrongModel, sha256_of, verify
 from node.config import Settings
 from node.errors import Misconfigured, Rejected
 from node.local_studies import PURPOSES, find_studies
@@ -106,8 +107,8 @@ def compare(candidate: Run, current: Run) -> Verdict:
 
 def install(home: Path, folder: Path) -> Path:
     """Copy a verified model beside the others and let ``current`` point at it; the old one becomes ``previous``."""
-    metadata = checked(folder)
-    target = home / VERSIONS / metadata.sha256[:12]
+    checked(folder)
+    target = home / VERSIONS / sha256_of(folder / METADATA)[:12]
     if not target.exists():
         partial = target.with_name(target.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)

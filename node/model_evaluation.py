@@ -176,8 +176,7 @@ def plot_calibration(document: dict[str, object], path: Path) -> None:
 
 def load_one(settings: Settings, purpose: str, folder: Path | None, operating_point: str) -> Analyst:
     """The engine with one model: the given folder, else what the node would use; raise Misconfigured when unusable."""
-    configured = getattr(settings.models, purpose).folder
-    chosen = folder or configured or current_folder(settings.storage.folder, purpose)
+    chosen = folder_in_use(settings, purpose, folder)
     points = {purpose: operating_point} if operating_point else {}
     try:
         engine = Engine({purpose: chosen}, device=settings.models.device, operating_points=points)
@@ -185,6 +184,12 @@ def load_one(settings: Settings, purpose: str, folder: Path | None, operating_po
         raise Misconfigured(f"models: {error}") from error
     engine.warm_up()
     return engine
+
+
+def folder_in_use(settings: Settings, purpose: str, folder: Path | None) -> Path:
+    """The given model folder, else the configured one, else the deployed one, else the shipped one."""
+    configured: Path | None = getattr(settings.models, purpose).folder
+    return folder or configured or current_folder(settings.storage.folder, purpose)
 
 
 def model_home(storage: Path, purpose: str) -> Path:

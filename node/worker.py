@@ -35,8 +35,12 @@ def model_folder(settings: Settings, purpose: str) -> Path:
 
 
 def model_note(folder: Path) -> str:
-    """What every report says of a model: trained on synthetic heads, or its own intended use."""
+    """What every report says of a model: trained on synthetic heads (recalibrated or not), or its own intended use."""
     metadata = read_metadata(folder)
+    here = metadata.training.get("recalibration")
+    if metadata.training.get("synthetic", True) and here:
+        count = here["studies"]
+        return f"Model trained on synthetic heads, not on patients; its threshold comes from {count} local studies."
     if metadata.training.get("synthetic", True):
         return "Model trained, and its threshold chosen, on synthetic heads; not on patients."
     return metadata.intended_use

@@ -1,4 +1,4 @@
-"""Subcommands: `falx train ct|mr`, `falx evaluate ct|mr|sites|readers`, `falx deploy`."""
+"""Subcommands: `falx train ct|mr`, `falx calibrate ct|mr`, `falx evaluate ct|mr|sites|readers`, `falx deploy`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from node.model_evaluation import Run
 
 train_app = typer.Typer(help="Train a model on local data.", no_args_is_help=True)
+calibrate_app = typer.Typer(help="Fit a model's probability and thresholds to local data.", no_args_is_help=True)
 evaluate_app = typer.Typer(help="Evaluate a model against labels.", no_args_is_help=True)
 
 StudiesOption = Annotated[Path, typer.Option("--studies", help="folder of DICOM files, any names, any depth")]
@@ -24,10 +25,14 @@ ConfigOption = Annotated[Path | None, typer.Option("-c", "--config", help="model
 def register(app: typer.Typer) -> None:
     """Add this group's subcommands to ``falx``; other groups add theirs to ``train_app`` and ``evaluate_app``."""
     app.add_typer(train_app, name="train")
+    app.add_typer(calibrate_app, name="calibrate")
     app.add_typer(evaluate_app, name="evaluate")
     app.command("deploy")(deploy)
     for modality, what in (("ct", "haemorrhage on head CT"), ("mr", "abnormality on T2 head MRI")):
         train_app.command(modality, help=f"Train the model of {what} on local studies.")(_train_command(modality))
+        calibrate_app.command(modality, help=f"Calibrate the model of {what} on local studies; its weights stay.")(
+            _calibrate_command(modality)
+        )
         evaluate_app.command(modality, help=f"Evaluate the model of {what} on local studies.")(
             _evaluate_command(modality)
         )
@@ -79,6 +84,50 @@ def _train_command(modality: str) -> Any:
             write_json(document | {"test_studies": list(parts.test_studies)}, json)
 
     return train
+
+
+def _calibrate_command(modality: str) -> Any:
+    def calibrate(
+        studies: StudiesOption,
+        labels: LabelsOption,
+        out: Annotated[Path, typer.Option("--out", help="model folder to write")],
+        model: Annotated[Path | None, typer.Option(help="model folder; default: the one the node would use")] = None,
+        prevalence: Annotated[
+            float | None, typer.Option(min=0.001, max=0.999, help="for the PPV of `alert`; default: the model's, 0.3")
+        ] = None,
+        version: Annotated[str, typer.Option("--model-version", help="version the model will call itself")] = "local-1",
+        json: JsonOption = "",
+        config: ConfigOption = None,
+    ) -> None:
+        from node.local_studies import PURPOSES
+        from node.model_calibration import calibrate as calibrated
+        from node.model_evaluation import folder_in_use
+        from node.output import console, write_json
+
+        settings = _settings(config)
+        text = console(json)
+        local = _find(studies, labels, modality, settings)
+        _tell(local, text)
+        local.need(2)
+        parent = folder_in_use(settings, PURPOSES[modality][0], model)
+        run = _run(local, modality, settings, parent, "", baselines=False)
+        metadata = calibrated(run, parent, out, version=version, prevalence=prevalence)
+        record: Any = metadata.training["recalibration"]
+        before, after = record["mean_probability_before"], record["mean_probability"]
+        share = record["positive"] / record["studies"]
+        text.print(f"model {metadata.sha256[:12]} in {out}, calibrated on {record['studies']} studies")
+        text.print(
+            f"mean probability {before:.2f} before, {after:.2f} now; {share:.2f} of the studies are positive. On them:"
+        )
+        for name, point in metadata.operating_points.items():
+            rates = ", ".join(f"{k} {point.measured[k]:.2f}" for k in ("sensitivity", "specificity", "ppv"))
+            text.print(f"  {name}: p >= {point.threshold:.3f}: {rates} (PPV at {point.measured['prevalence']:.2f})")
+        text.print("RESEARCH USE ONLY. `falx evaluate --model` on other patients and `falx deploy` come next.")
+        if json:
+            points = {n: dict(p.measured) | {"threshold": p.threshold} for n, p in metadata.operating_points.items()}
+            write_json({"model_sha256": metadata.sha256, "folder": str(out), "operating_points": points} | record, json)
+
+    return calibrate
 
 
 def _evaluate_command(modality: str) -> Any:

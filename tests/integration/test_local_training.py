@@ -10,6 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fixtures_training import write_phantoms
 
+from inference.weights import shipped
+from node.worker import model_note
+
 pytestmark = pytest.mark.timeout(1200)  # each test starts the command; two slow cores may be busy
 FALX = [str(Path(sys.executable).with_name("falx"))]
 
@@ -69,6 +72,27 @@ def test_evaluation_writes_what_the_issue_asks_and_cases_for_sites(site):
     assert (root / "plots" / "calibration-mr.png").exists()
     both = falx("evaluate", "sites", root / "cases.jsonl", root / "cases.jsonl", "--json", "-")
     assert json.loads(both.stdout)["delta_auc"] == 0
+
+
+def test_calibrating_keeps_the_weights_and_fits_the_numbers(tmp_path):
+    falx("cohort", "mr", "--n", 26, "--seed", 8, "--out", tmp_path / "cohort")
+    asked = ["--studies", tmp_path / "cohort", "--labels", tmp_path / "cohort" / "labels.csv"]
+    done = falx("calibrate", "mr", *asked, "--out", tmp_path / "m", "--json", tmp_path / "c.json", "--prevalence", 0.2)
+    assert "mean probability" in done.stdout
+    document = json.loads((tmp_path / "c.json").read_text())
+    before, now = (json.loads((f / "metadata.json").read_text()) for f in (shipped("mr_abnormality"), tmp_path / "m"))
+    assert now["sha256"] == before["sha256"] == document["model_sha256"]
+    assert now["calibration"]["identifier"] != before["calibration"]["identifier"]
+    assert document["operating_points"]["alert"]["prevalence"] == 0.2
+    assert document["mean_probability"] == pytest.approx(document["positive"] / document["studies"], abs=0.05)
+    evaluated = falx("evaluate", "mr", *asked, "--model", tmp_path / "m", "--no-baselines", "--json", "-")
+    figures = json.loads(evaluated.stdout)
+    assert figures["threshold"] == pytest.approx(now["operating_points"]["alert"]["threshold"])
+    assert figures["auc"] == pytest.approx(document["auc"])
+    assert figures["calibration_error"] == pytest.approx(document["calibration_error"])
+    assert model_note(tmp_path / "m").endswith(f"threshold comes from {document['studies']} local studies.")
+    again = falx("calibrate", "mr", *asked, "--model", tmp_path / "m", "--out", tmp_path / "m", status=2)
+    assert "name a new one" in again.stderr
 
 
 def test_a_reader_study_is_blinded(site):

@@ -1,13 +1,14 @@
 """Deployed models: accepted only when no worse, versions side by side, the one before within reach."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
 from inference.calibration import Calibration
 from inference.training.evaluation import Case
-from inference.weights import WEIGHTS, Metadata, OperatingPoint, save_model, shipped
+from inference.weights import METADATA, WEIGHTS, Metadata, OperatingPoint, read_metadata, save_model, sha256_of, shipped
 from node.deployment import compare, install, roll_back, which_deployed
 from node.errors import Misconfigured, Rejected
 from node.model_evaluation import Run, current_folder, load_cases, model_home, save_cases
@@ -66,15 +67,30 @@ def test_a_model_that_declines_more_is_refused():
 
 def test_install_and_roll_back(tmp_path):
     home = model_home(tmp_path, PURPOSE)
-    first, second = model(tmp_path / "one", 1), model(tmp_path / "two", 2)
+    model(tmp_path / "one", 1), model(tmp_path / "two", 2)
     assert current_folder(tmp_path, PURPOSE) == shipped(PURPOSE)
     install(home, tmp_path / "one")
     install(home, tmp_path / "two")
-    assert os.path.realpath(home / "current").endswith(second.sha256[:12])
+    assert os.path.realpath(home / "current").endswith(sha256_of(tmp_path / "two" / METADATA)[:12])
     assert which_deployed(tmp_path, "") == PURPOSE
     roll_back(tmp_path, PURPOSE)
-    assert os.path.realpath(home / "current").endswith(first.sha256[:12])
+    assert os.path.realpath(home / "current").endswith(sha256_of(tmp_path / "one" / METADATA)[:12])
     assert len(list((home / "versions").iterdir())) == 2
+
+
+def test_the_same_weights_with_another_calibration_are_another_model(tmp_path):
+    home = model_home(tmp_path, PURPOSE)
+    metadata = model(tmp_path / "one", 1)
+    save_model(
+        tmp_path / "two",
+        {"a": torch.full((2,), 1.0)},
+        replace(metadata, calibration=Calibration(identifier="site", kind="platt", slope=2.0)),
+    )
+    install(home, tmp_path / "one")
+    install(home, tmp_path / "two")
+    assert read_metadata(current_folder(tmp_path, PURPOSE)).calibration.identifier == "site"
+    roll_back(tmp_path, PURPOSE)
+    assert read_metadata(current_folder(tmp_path, PURPOSE)).calibration.identifier == ""
 
 
 def test_rolling_back_the_first_deployment_leaves_the_shipped_model(tmp_path):
@@ -87,10 +103,10 @@ def test_rolling_back_the_first_deployment_leaves_the_shipped_model(tmp_path):
 
 def test_installing_twice_keeps_the_one_before(tmp_path):
     home = model_home(tmp_path, PURPOSE)
-    first, _ = model(tmp_path / "one", 1), model(tmp_path / "two", 2)
+    model(tmp_path / "one", 1), model(tmp_path / "two", 2)
     for name in ("one", "two", "two"):
         install(home, tmp_path / name)
-    assert os.path.realpath(home / "previous").endswith(first.sha256[:12])
+    assert os.path.realpath(home / "previous").endswith(sha256_of(tmp_path / "one" / METADATA)[:12])
 
 
 def test_a_damaged_model_is_not_installed(tmp_path):
