@@ -25,6 +25,7 @@ from inference.training.ct_augment import augment, gather
 from inference.training.ct_cache import PreparedStudy, fill_cache, generator_hash, load_prepared
 from inference.training.evaluation import auc
 from inference.training.fit_ct import predict
+from inference.training.loop import clip_gradients
 from inference.training.train_ct import (
     CtSettings,
     architecture,
@@ -62,7 +63,7 @@ def train_end_to_end(network: HaemorrhageNetwork, studies: list[PreparedStudy], 
         loss = study_loss(network, features, torch.from_numpy(np.stack([s.labels for s in chosen])))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        clip_gradients(network, 5.0)
         optimiser.step()
         schedule.step()
 

@@ -82,6 +82,23 @@ def multiplies_in_half(device: torch.device) -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
+class Diverged(ValueError):
+    """Training came to numbers that are not finite; nothing learned after that is worth keeping."""
+
+
+def clip_gradients(network: nn.Module, most: float, *, scaled: bool = False) -> None:
+    """Limit the norm of the gradients; raise Diverged when it is not finite.
+
+    ``scaled``: a gradient scaler is at work, which passes over such a step itself.
+    """
+    norm = nn.utils.clip_grad_norm_(network.parameters(), most)
+    if not scaled and not bool(norm.isfinite()):
+        raise Diverged(
+            "training diverged: its gradients are no longer finite. Look for a series with wrong values among the "
+            "studies, else train with another --seed, or on a machine of another kind"
+        )
+
+
 class Trainer(Generic[Batch]):
     """Train a recipe, keeping its state in ``folder``."""
 
@@ -131,7 +148,7 @@ class Trainer(Generic[Batch]):
                 loss = self.recipe.loss(batch, device)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            clip_gradients(network, 5.0, scaled=self.scaler.is_enabled())
             self.scaler.step(self.optimiser)
             self.scaler.update()
             losses.append(float(loss.detach()))

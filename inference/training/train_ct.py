@@ -20,7 +20,7 @@ from torch.nn import functional
 from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, fast_layout, slice_channels
 from inference.training.ct_augment import Batch, augment, gather, slice_index
 from inference.training.ct_cache import PreparedStudy
-from inference.training.loop import multiplies_in_half
+from inference.training.loop import clip_gradients, multiplies_in_half
 
 Progress = Callable[[str, int, int, float], None]
 
@@ -81,7 +81,7 @@ def train_slices(
             loss = slice_loss(network, batch, device)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
+        clip_gradients(encoder, 5.0)
         optimiser.step()
         schedule.step()
         average.update_parameters(encoder)

@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fixtures_training import LineRecipe, train_line
 
-from inference.training.loop import CHECKPOINT, LoopSettings, Trainer
+from inference.training.loop import CHECKPOINT, Diverged, LoopSettings, Trainer
 from inference.training.records import RunRecord
 
 SCRIPT = Path(__file__).resolve().parents[1] / "fixtures_training.py"
@@ -37,6 +37,17 @@ def test_early_stopping(tmp_path):
     fitted = trainer.run(show_progress=False)
     assert fitted.best_epoch == 1
     assert len(fitted.history) == 5
+
+
+def test_numbers_that_are_not_finite_stop_the_training(tmp_path):
+    class Endless(LineRecipe):
+        def loss(self, batch, device):
+            return super().loss(batch, device) * float("nan")
+
+    trainer = Trainer(Endless(), tmp_path, LoopSettings(epochs=2), torch.device("cpu"))
+    with pytest.raises(Diverged, match="no longer finite"):
+        trainer.run(show_progress=False)
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_a_run_killed_and_resumed_ends_where_an_unbroken_one_does(tmp_path):
