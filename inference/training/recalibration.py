@@ -62,7 +62,9 @@ def recalibrated(
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels, np.float64)
     positive, negative = int(y.sum()), int(len(y) - y.sum())
     if min(positive, negative) < MIN_OF_EACH:
-        raise ValueError(f"{positive} positive and {negative} negative studies were answered; {MIN_OF_EACH} of each")
+        raise ValueError(
+            f"{positive} positive and {negative} negative studies were answered; {MIN_OF_EACH} of each are needed"
+        )
     pinned = hashlib.sha256(np.concatenate([p, y]).tobytes()).hexdigest()[:8]
     fit = fit_platt(_logit(p), y, f"platt-{len(y)}-{pinned}")
     if fit.slope <= 0:

@@ -99,6 +99,7 @@ def _calibrate_command(modality: str) -> Any:
         json: JsonOption = "",
         config: ConfigOption = None,
     ) -> None:
+        from inference.training.recalibration import MIN_OF_EACH
         from node.local_studies import PURPOSES
         from node.model_calibration import calibrate as calibrated
         from node.model_evaluation import folder_in_use
@@ -108,7 +109,7 @@ def _calibrate_command(modality: str) -> Any:
         text = console(json)
         local = _find(studies, labels, modality, settings)
         _tell(local, text)
-        local.need(2)
+        local.need(2 * MIN_OF_EACH)
         parent = folder_in_use(settings, PURPOSES[modality][0], model)
         run = _run(local, modality, settings, parent, "", baselines=False)
         metadata = calibrated(run, parent, out, version=version, prevalence=prevalence)

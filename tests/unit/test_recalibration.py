@@ -87,7 +87,7 @@ def test_too_few_or_badly_ranked_studies_are_refused(site):
     _, stated, truth = site
     few = np.flatnonzero(truth > 0)[:9]
     chosen = np.concatenate([few, np.flatnonzero(truth == 0)])
-    with pytest.raises(ValueError, match=r"9 positive and \d+ negative"):
+    with pytest.raises(ValueError, match=r"9 positive and \d+ negative studies were answered; 10 of each are needed"):
         recalibrated(PARENT, stated[chosen], truth[chosen], version="x", data_sha256="")
     with pytest.raises(ValueError, match=r"no better than chance \(AUC 0.\d+\): train it instead"):
         recalibrated(PARENT, 1 - stated, truth, version="x", data_sha256="")
