@@ -54,8 +54,9 @@ class LocalStudies:
         """Raise Rejected unless there are ``count`` usable studies; says what became of the others."""
         if len(self.studies) >= count:
             return
-        reasons = "; ".join(sorted({f"{reason.code}: {reason.text}" for _, reason in self.unused})[:5]) or "none found"
-        raise Rejected("too_few_studies", f"{len(self.studies)} labelled studies, {count} are needed ({reasons})")
+        reasons = "; ".join(sorted({f"{reason.code}: {reason.text}" for _, reason in self.unused})[:5])
+        others = f" (of the others: {reasons})" if reasons else ""
+        raise Rejected("too_few_studies", f"{len(self.studies)} labelled studies, {count} are needed{others}")
 
 
 def find_studies(
