@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inference.haemorrhage_net import HaemorrhageNetwork
+from inference.haemorrhage_net import HaemorrhageNetwork, network_of
 from inference.training.ct_augment import augment, gather
 from inference.training.ct_cache import PreparedStudy, fill_cache, generator_hash, load_prepared
 from inference.training.evaluation import auc
@@ -72,7 +72,7 @@ def run(arm: str, seed: int, training: list[PreparedStudy], test: list[PreparedS
     """Train one arm with one seed; study and slice AUC on the test heads."""
     settings = CtSettings(seed=seed, steps=steps)
     torch.manual_seed(seed)
-    network = HaemorrhageNetwork(**architecture(settings))
+    network = network_of(architecture(settings))
     half = len(training) // 2
     if arm == "study-level only":
         train_end_to_end(network, training, settings)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from inference.calibration import Calibration, sigmoid
 from inference.ct_input import COLUMNS, ROWS, CtInput, prepare_ct, to_source_grid
-from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, fast_layout, slice_channels
+from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, fast_layout, network_of, slice_channels
 from inference.intracranial import intracranial_mask
 from inference.labels import HAEMORRHAGE_KINDS
 from inference.result import Finding, Heatmap, InferenceResult, ModelId, Reason, SliceEvidence
@@ -60,8 +60,7 @@ class HaemorrhageModel:
     def load(cls, folder: Path, *, device: torch.device, operating_point: str | None = None) -> Self:
         """Load verified weights; raises WrongModel for a folder that must not be used."""
         metadata, tensors = load_weights(folder)
-        settings = {k: int(metadata.architecture[k]) for k in ("width", "features", "hidden")}
-        network = HaemorrhageNetwork(**settings)
+        network = network_of(metadata.architecture)
         network.load_state_dict(tensors)
         return cls(network, metadata, device, operating_point)
 

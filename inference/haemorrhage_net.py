@@ -7,7 +7,8 @@ softmax (the public code this follows lets zero-padded slices take part).
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,11 +59,15 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class SliceEncoder(nn.Module):
-    """A small U-shaped network. Input ``[n, 6, y, x]``; see :meth:`forward` for what it gives."""
+    """A small U-shaped network. Input ``[n, 6, y, x]``; see :meth:`forward` for what it gives.
 
-    def __init__(self, width: int = 16, features: int = 48) -> None:
+    ``width``: channels of the finest level; ``features``: of a slice's vector; ``mirror``: compare the two sides.
+    """
+
+    def __init__(self, width: int = 16, features: int = 48, *, mirror: bool = False) -> None:
         super().__init__()
         w = width
+        self.mirror1, self.mirror2 = (nn.Conv2d(2 * n, n, 1) if mirror else None for n in (2 * w, 4 * w))
         self.stem = _block(CHANNELS * 4, w)
         self.fine = _block(w, w)
         self.down1 = nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w))
@@ -81,8 +86,8 @@ class SliceEncoder(nn.Module):
         """Return blood logits ``[n, 6, y/2, x/2]``, slice logits ``[n, 6]`` and features ``[n, feature_size]``."""
         inside = functional.max_pool2d(x[:, -1:], 2)
         a = self.fine(self.stem(functional.pixel_unshuffle(x, 2)))
-        b = self.down1(a)
-        c = self.down2(b)
+        b = with_mirrored(self.down1(a), self.mirror1)
+        c = with_mirrored(self.down2(b), self.mirror2)
         d = self.down3(c)
         c = self.mix2(c + functional.interpolate(self.up2(d), size=c.shape[2:], mode="nearest"))
         b = self.mix1(b + functional.interpolate(c, size=b.shape[2:], mode="nearest"))
@@ -92,6 +97,11 @@ class SliceEncoder(nn.Module):
         features = self.reduce(torch.cat([d.mean((2, 3)), c.amax((2, 3)), pooled], dim=1))
         logits = self.slice(torch.cat([features, pooled], dim=1))
         return blood, logits, torch.cat([features, logits], dim=1)
+
+
+def with_mirrored(features: Tensor, compare: nn.Module | None) -> Tensor:
+    """Features beside those of the other side of the head (the grid lies over the middle of the cavity)."""
+    return features if compare is None else features + compare(torch.cat([features, features.flip(3)], dim=1))
 
 
 def _pool_logits(blood: Tensor, inside: Tensor) -> Tensor:
@@ -159,7 +169,13 @@ def fast_layout(module: nn.Module, device: torch.device) -> None:
 class HaemorrhageNetwork(nn.Module):
     """Both parts together, as they are stored."""
 
-    def __init__(self, width: int = 16, features: int = 48, hidden: int = 32) -> None:
+    def __init__(self, width: int = 16, features: int = 48, hidden: int = 32, *, mirror: bool = False) -> None:
         super().__init__()
-        self.encoder = SliceEncoder(width, features)
+        self.encoder = SliceEncoder(width, features, mirror=mirror)
         self.study = StudyNetwork(self.encoder.feature_size, hidden)
+
+
+def network_of(architecture: Mapping[str, Any]) -> HaemorrhageNetwork:
+    """Build the network that a model's metadata describes; before version 1.4.0 none compared the two sides."""
+    width, features, hidden = (int(architecture[name]) for name in ("width", "features", "hidden"))
+    return HaemorrhageNetwork(width, features, hidden, mirror=bool(architecture.get("mirror", False)))

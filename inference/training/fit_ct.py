@@ -22,12 +22,14 @@ from inference.calibration import (
     threshold_for_sensitivity,
 )
 from inference.haemorrhage import read
-from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork
+from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, network_of
 from inference.training.ct_cache import PreparedStudy
+from inference.training.ct_widen import widened
 from inference.training.evaluation import auc
 from inference.training.records import RunRecord, now
 from inference.training.train_ct import (
     CtSettings,
+    Progress,
     architecture,
     settings_record,
     study_features,
@@ -44,6 +46,7 @@ SYNTHETIC_USE = (
     " any number."
 )
 LOCAL_USE = "Research only. Points out adult non-contrast head CT with suspected haemorrhage. Trained on local studies."
+SHAPE = ("width", "features", "hidden", "mirror")
 VARIANTS = 3
 
 Array = npt.NDArray[np.float64]
@@ -67,12 +70,13 @@ def fit_ct(
     Parameters
     ----------
     training, validation
-        Studies of different patients with study labels; their slice labels are not used.
+        Studies of different patients with study labels; their slice labels are not used. No training studies: the
+        attention BiLSTM of ``start`` is kept.
     image_level
         Studies with slice labels (and blood masks where known) for stage 1, best of yet other patients. Empty: the
         encoder of ``start`` is kept, and only the attention BiLSTM learns, as a hospital with report labels does.
     start
-        Model folder whose weights training starts from.
+        Model folder whose weights training starts from; with twice its width in ``settings``, its encoder is widened.
     resume
         Go on from the checkpoint in ``out``.
 
@@ -84,17 +88,16 @@ def fit_ct(
     Raises
     ------
     ValueError
-        When there is neither an image-level study nor a model to start from.
+        When a stage has no studies and there is no model to start from.
     """
     settings = settings or CtSettings(seed=record.seed)
     torch.manual_seed(settings.seed)
     network, shape = _network(settings, start)
-    if not image_level and start is None:
-        raise ValueError("stage 1 needs studies with slice labels, or a model to start from")
+    if start is None and not (image_level and training):
+        raise ValueError("without a model to start from, studies with slice labels and others with labels are needed")
     checkpoint = out / "slices.pt"
     if not resume:
         checkpoint.unlink(missing_ok=True)
-    device = torch.device(settings.device)
     with _bar(show_progress) as bar:
         tasks = {name: bar.add_task(name, total=None) for name in ("slices", "study")}
 
@@ -102,13 +105,8 @@ def fit_ct(
             bar.update(tasks[stage], completed=done, total=total, description=f"{stage} loss {loss:.3f}")
 
         curve = train_slices(network, image_level, settings, checkpoint, progress) if image_level else []
-        rng = np.random.default_rng([settings.seed, 73])
-        features = [
-            [study_features(network, s, device, rng if variant else None)[0] for variant in range(VARIANTS)]
-            for s in training
-        ]
+        study_curve = _second_stage(network, training, settings, progress) if training else []
         network.cpu()
-        study_curve = train_study(network, features, np.stack([s.labels for s in training]), settings, progress)
     history = [{"epoch": float(i + 1), "slice_loss": v} for i, v in enumerate(curve)]
     history += [{"epoch": float(len(curve) + i + 1), "study_loss": v} for i, v in enumerate(study_curve)]
     record = replace(record, settings=settings_record(settings), history=history, finished=now())
@@ -117,15 +115,31 @@ def fit_ct(
     return metadata
 
 
-def _network(settings: CtSettings, start: Path | None) -> tuple[HaemorrhageNetwork, dict[str, int]]:
+def _network(settings: CtSettings, start: Path | None) -> tuple[HaemorrhageNetwork, dict[str, object]]:
     if start is None:
         shape = architecture(settings)
-        return HaemorrhageNetwork(**shape), shape
+        return network_of(shape), shape
     parent, tensors = load_weights(start)
-    shape = {k: int(parent.architecture[k]) for k in ("width", "features", "hidden")}
-    network = HaemorrhageNetwork(**shape)
+    network = network_of(parent.architecture)
     network.load_state_dict(tensors)
+    shape = {name: value for name, value in parent.architecture.items() if name in SHAPE}
+    if settings.width == 2 * int(parent.architecture["width"]):
+        return widened(network, settings.seed), shape | {"width": settings.width, "mirror": True}
     return network, shape
+
+
+def _second_stage(
+    network: HaemorrhageNetwork, training: Sequence[PreparedStudy], settings: CtSettings, progress: Progress
+) -> list[float]:
+    """The attention BiLSTM from study labels, on the features of a few looks at each study."""
+    rng, device = np.random.default_rng([settings.seed, 73]), torch.device(settings.device)
+    network.encoder.to(device)
+    features = [
+        [study_features(network, study, device, rng if variant else None)[0] for variant in range(VARIANTS)]
+        for study in training
+    ]
+    network.cpu()
+    return train_study(network, features, np.stack([s.labels for s in training]), settings, progress)
 
 
 def _bar(show: bool) -> Bar:
@@ -140,7 +154,7 @@ def finish_ct(
     *,
     record: RunRecord,
     version: str,
-    shape: Mapping[str, int],
+    shape: Mapping[str, object],
 ) -> Metadata:
     """Calibrate on the validation studies, choose the operating points there, and write the model folder."""
     logits, labels, slice_logits, slice_labels = predict(network, validation)

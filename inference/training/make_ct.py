@@ -79,9 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=CtSettings().learning_rate)
     parser.add_argument("--start", type=Path, help="model folder to train on from; its weights stay as they are")
+    parser.add_argument("--width", type=int, default=CtSettings().width, help="twice that of --start: it is widened")
     parser.add_argument("--first", type=int, default=STAGES["image_level"].start, help="seed of stage 1's first head")
     parser.add_argument("--heads", type=int, default=len(STAGES["image_level"]), help="of stage 1")
-    parser.add_argument("--study-heads", type=int, default=len(STAGES["study_level"]), help="of stage 2")
+    parser.add_argument(
+        "--study-heads", type=int, default=len(STAGES["study_level"]), help="of stage 2; 0: as --start has it"
+    )
     parser.add_argument("--processes", type=int, default=2)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(max(1, chosen.processes))
@@ -91,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "study_level": range(second, second + chosen.study_heads),
         "validation": STAGES["validation"],
     }
-    settings = CtSettings(seed=chosen.seed, steps=chosen.steps, learning_rate=chosen.learning_rate)
+    settings = CtSettings(seed=chosen.seed, width=chosen.width, steps=chosen.steps, learning_rate=chosen.learning_rate)
     make(chosen.out, chosen.cache, settings, stages=stages, start=chosen.start, processes=chosen.processes)
 
 

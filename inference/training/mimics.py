@@ -14,6 +14,7 @@ from inference.training.head_shapes import Point
 def paint_mimics(canvas: Canvas, rng: np.random.Generator) -> list[str]:
     """Draw each mimic by its share in adults; returns the names of those present."""
     age = canvas.head.traits.age_years
+    _plexus(canvas, rng.spawn(1)[0])
     shares: tuple[tuple[str, float, Callable[[Canvas, np.random.Generator], None]], ...] = (
         ("calcified_choroid", 0.25 + 0.006 * age, _choroid),
         ("calcified_pineal", 0.65, _pineal),
@@ -54,10 +55,27 @@ def _near(rng: np.random.Generator, point: Point, spread_mm: float) -> Point:
     return x, y, z
 
 
+def _plexus(canvas: Canvas, rng: np.random.Generator) -> None:
+    """The soft choroid plexus in both atria, denser than brain in nearly every adult, calcified or not."""
+    length = rng.uniform((2.5, 4.0, 4.0), (5.5, 9.0, 9.0))
+    hu, growth_mm = float(rng.uniform(36, 60)), canvas.head.traits.ventricle_growth_mm
+    for point in CHOROID_RAS_MM:
+        centre = _near(rng, point, 1.5)
+        window = canvas.window(centre, 16.0)
+        away = [
+            (c - m) / (r * rng.uniform(0.85, 1.15)) for c, m, r in zip(canvas.ras(window), centre, length, strict=True)
+        ]
+        edge = np.sqrt(sum(a**2 for a in away)) - 1.0 + 0.3 * canvas.noise(rng, window, 4.0)
+        inside = sigmoid((growth_mm + 0.5 - canvas.head.distance_mm["ventricle"][window]) / 0.4)
+        speckled = np.float32(hu) + 8 * canvas.noise(rng, window, 2.5)
+        canvas.paint(window, np.asarray(sigmoid(-edge / 0.12) * inside, np.float32), speckled)
+
+
 def _choroid(canvas: Canvas, rng: np.random.Generator) -> None:
     for point in CHOROID_RAS_MM:
         if rng.random() < 0.85:
-            _blob(canvas, rng, _near(rng, point, 2.0), float(rng.uniform(1.5, 5)), float(rng.uniform(60, 350)), 0.35)
+            radius, hu = float(rng.uniform(1.5, 5)), float(np.exp(rng.uniform(np.log(60), np.log(350))))
+            _blob(canvas, rng, _near(rng, point, 2.0), radius, hu, 0.35)
 
 
 def _pineal(canvas: Canvas, rng: np.random.Generator) -> None:

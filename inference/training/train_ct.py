@@ -252,7 +252,7 @@ def predict_study(
     return logits[0].double().numpy(), attention[0].double().numpy()
 
 
-def architecture(settings: CtSettings) -> dict[str, int]:
+def architecture(settings: CtSettings) -> dict[str, object]:
     """What rebuilds the network from its metadata."""
     return {"width": settings.width, "features": 48, "hidden": 32}
 

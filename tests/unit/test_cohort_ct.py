@@ -9,11 +9,13 @@ from scipy import ndimage
 
 from inference.intracranial import intracranial_mask
 from inference.series_reader import read_volume
+from inference.training.anatomy import CHOROID_RAS_MM, draw_head, draw_traits
 from inference.training.blob_baseline import blob_score
-from inference.training.canvas import push_brain
+from inference.training.canvas import Canvas, push_brain
 from inference.training.cohort_ct import LABELS, draw_ct, write_cohort
-from inference.training.ct_tissue import clip_like_export
+from inference.training.ct_tissue import clip_like_export, compose_hu
 from inference.training.dicom_writer import SeriesHeader, synthetic_uid, write_series
+from inference.training.mimics import paint_mimics
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,23 @@ def test_two_scanners_show_the_same_patient():
     assert truth_a.facts["kinds"] == truth_b.facts["kinds"]
     assert truth_a.facts["age_years"] == truth_b.facts["age_years"]
     assert not np.array_equal(a.voxels, b.voxels)
+
+
+def test_the_choroid_plexus_is_denser_than_brain_in_both_atria():
+    seen = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        head = draw_head(rng, spacing_mm=(2.5, 1.0, 1.0), size_mm=(236.0, 206.0), traits=draw_traits(rng))
+        canvas = Canvas(head, compose_hu(rng, head), np.zeros((5, *head.labels.shape), np.float32))
+        brain_hu = np.median(canvas.hu[head.grey + head.white > 0.9])
+        before = canvas.hu.copy()
+        paint_mimics(canvas, rng)
+        for point in CHOROID_RAS_MM:
+            window = canvas.window(point, 8.0)
+            fluid = head.distance_mm["ventricle"][window] < head.traits.ventricle_growth_mm
+            painted = fluid & (canvas.hu[window] - before[window] > 15)
+            seen.append(painted.sum() >= 8 and np.median(canvas.hu[window][painted]) > brain_hu)
+    assert np.mean(seen) >= 0.75, seen
 
 
 def test_export_clipping_keeps_the_window_and_nothing_else():

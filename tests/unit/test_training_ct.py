@@ -1,5 +1,6 @@
 """Training the haemorrhage model: it learns, resumes after a kill, uses the labels there are, writes a folder."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +12,12 @@ from inference.haemorrhage_net import HaemorrhageNetwork
 from inference.training import ct_cache, train_ct
 from inference.training.ct_augment import augment, gather, slice_index
 from inference.training.ct_cache import PreparedStudy, fill_cache, generator_hash, load_prepared
+from inference.training.ct_widen import widened
 from inference.training.fit_ct import fit_ct
 from inference.training.make_ct import STAGES
 from inference.training.records import RunRecord
 from inference.training.train_ct import CtSettings, slice_loss, train_slices, train_study
-from inference.weights import verify
+from inference.weights import load_weights, verify
 
 TINY = {"width": 4, "features": 8, "hidden": 4}
 SETTINGS = CtSettings(seed=1, width=4, steps=8, batch=6, epochs=3, study_batch=4, save_every=4)
@@ -51,6 +53,41 @@ def studies():
 
 def state_of(network):
     return {k: v.clone() for k, v in network.state_dict().items()}
+
+
+def test_a_widened_network_answers_as_the_narrow_one_and_goes_on_learning(studies):
+    torch.manual_seed(2)
+    narrow = HaemorrhageNetwork(**TINY)
+    narrow.train()
+    x = torch.rand(6, 6, 192, 160)
+    for _ in range(3):
+        narrow.encoder(x)  # statistics of batch normalisation that are not its first ones
+    wide = widened(narrow, seed=1, noise=0.0)
+    narrow.eval(), wide.eval()
+    with torch.no_grad():
+        for old, new in zip(narrow.encoder(x), wide.encoder(x), strict=True):
+            assert torch.allclose(old, new, atol=1e-4)
+    noisy = widened(narrow, seed=1)
+    batch = augment(gather(studies, [(0, 1), (1, 1)]), np.random.default_rng(0))
+    slice_loss(noisy, batch, torch.device("cpu")).backward()
+    one, other = noisy.encoder.blood.weight.grad.chunk(2, dim=1)
+    assert not torch.allclose(one, other)  # twins part
+    assert noisy.encoder.mirror1.weight.grad.abs().max() > 0
+
+
+def test_training_from_a_narrower_model_widens_it(studies, tmp_path):
+    record = RunRecord(purpose="ct_haemorrhage", synthetic=True, data="discs", data_sha256="0", seed=1, settings={})
+    fit = {"record": record, "version": "0", "image_level": studies, "show_progress": False}
+    fit_ct(studies, studies, tmp_path / "narrow", settings=SETTINGS, **fit)
+    settings = replace(SETTINGS, width=8)
+    fit_ct([], studies, tmp_path / "wide", settings=settings, start=tmp_path / "narrow", **fit)
+    architecture = verify(tmp_path / "wide").architecture
+    old, new = (load_weights(tmp_path / name)[1] for name in ("narrow", "wide"))
+    for name in old:
+        if name.startswith("study."):  # no studies for stage 2: it stays as it was
+            assert torch.equal(old[name], new[name])
+    assert (architecture["width"], architecture["mirror"], architecture["features"]) == (8, True, 48)
+    HaemorrhageModel.load(tmp_path / "wide", device=torch.device("cpu")).warm_up()
 
 
 def test_a_killed_stage_1_ends_where_an_unbroken_one_does(studies, tmp_path, monkeypatch):
@@ -146,7 +183,7 @@ def test_stage_2_learns_from_study_labels_alone():
 def test_fit_writes_a_verified_model_and_can_start_from_it(studies, tmp_path):
     record = RunRecord(purpose="ct_haemorrhage", synthetic=True, data="discs", data_sha256="0", seed=1, settings={})
     more = {"record": record, "settings": SETTINGS, "show_progress": False}
-    with pytest.raises(ValueError, match="slice labels, or a model"):
+    with pytest.raises(ValueError, match="without a model to start from"):
         fit_ct(studies[:4], studies[4:], tmp_path / "none", version="1", **more)
     first = fit_ct(studies[:4], studies[4:], tmp_path / "a", version="1", image_level=studies[:4], **more)
     assert verify(tmp_path / "a") == first
