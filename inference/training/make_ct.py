@@ -18,7 +18,7 @@ from inference.training.train_ct import CtSettings
 from inference.weights import load_weights
 
 STAGES = {"image_level": range(500), "study_level": range(1000, 1140), "validation": range(2000, 2220)}
-VERSION = "1.3.0"
+VERSION = "1.4.0"
 STEPS = 1_800  # of stage 1: both models in 75 minutes of two cores
 
 
