@@ -208,6 +208,7 @@ def delta_auc(first: Sequence[Case], second: Sequence[Case], *, draws: int = BOO
     """Difference of AUC between two sites, with its interval.
 
     Paired when both show the same cases (by name), or the same patients once each: two scanners' series of one head.
+    Each site is judged by its own labels: a lesion that only one scanner shows is no finding on the other.
     """
     one, two = _answered(first, "name"), _answered(second, "name")
     if not set(one) & set(two):
@@ -217,11 +218,11 @@ def delta_auc(first: Sequence[Case], second: Sequence[Case], *, draws: int = BOO
     both = sorted(set(one) & set(two))
     paired = len(both) >= 0.9 * max(len(one), len(two))
     if paired:
-        labels = np.array([one[n].label for n in both], bool)
+        truth_a, truth_b = (np.array([table[n].label for n in both], bool) for table in (one, two))
         a, b = (np.array([table[n].probability for n in both], np.float64) for table in (one, two))
         patients = [one[n].patient for n in both]
-        difference = auc(labels, a) - auc(labels, b)
-        interval = bootstrap(patients, lambda i: auc(labels[i], a[i]) - auc(labels[i], b[i]), draws=draws)
+        difference = auc(truth_a, a) - auc(truth_b, b)
+        interval = bootstrap(patients, lambda i: auc(truth_a[i], a[i]) - auc(truth_b[i], b[i]), draws=draws)
         return {"delta_auc": difference, "ci": interval, "paired": True, "n": len(both)}
     cases = [*one.values(), *two.values()]
     labels = np.array([c.label for c in cases], bool)

@@ -93,6 +93,12 @@ def test_delta_auc_is_paired_when_both_sites_show_the_same_patients():
     found = delta_auc(here, there, draws=100)
     assert found["paired"]
     assert found["ci"] == (0.0, 0.0)
+    suspected = max((c for c in there if c.label), key=lambda c: c.probability)
+    unseen = [replace(c, label=False, probability=0.0) if c is suspected else c for c in there]
+    figures = [auc([c.label for c in site], [c.probability for c in site]) for site in (here, unseen)]
+    found = delta_auc(here, unseen, draws=100)
+    assert found["paired"]
+    assert found["delta_auc"] == pytest.approx(figures[0] - figures[1])
     other = [replace(c, name=c.name + "-b", patient=c.patient + "-b") for c in cases(seed=5)]
     unpaired = delta_auc(one, other, draws=100)
     assert not unpaired["paired"]
