@@ -52,9 +52,8 @@ class Volumetric(nn.Module):
         blocks = [part[:, 1] for part in batch.x.split(list(batch.lengths))]
         size = (DEPTH, blocks[0].shape[1], blocks[0].shape[2])
         stack = torch.stack([functional.interpolate(b[None, None], size=size, mode="trilinear")[0] for b in blocks])
-        with torch.autocast(
-            "cpu", enabled=False
-        ):  # torch 2.13.0: their gradients in bfloat16 are NaN on an AMD processor
+        # torch 2.13.0: the gradients of 3-D convolutions in bfloat16 are NaN on an AMD processor
+        with torch.autocast("cpu", enabled=False):
             return self.network(stack)
 
 
@@ -174,18 +173,18 @@ def with_interval(labels: Array, scores: Array, other: Array | None = None) -> t
 def main() -> None:
     """Train each network in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=600, help="of processor time, each network")
+    parser.add_argument("--seconds", type=float, default=1000, help="of processor time, each network")
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     folder = chosen.cache / "mr" / generator_hash()
-    training, validation = (
-        [s for seed in fill_cache(folder, STAGES[stage]) if (s := file_source(folder, seed)) is not None]
-        for stage in ("training", "validation")
+    seeds = fill_cache(folder, STAGES["training"])
+    training, runs, validation = (
+        [s for seed in found if (s := file_source(folder, seed, slices=slices)) is not None]
+        for found, slices in ((seeds, None), (seeds, SLICES), (fill_cache(folder, STAGES["validation"]), None))
     )
     first, others = arms()
-    runs = [s for seed in fill_cache(folder, STAGES["training"]) if (s := file_source(folder, seed, slices=SLICES))]
     train([first], MrRecipe(first.network.network, runs, [], studies_per_batch=5), chosen.seconds)
     whole = kept_looks(training, LOOKS)
     train(others, MrRecipe(AbnormalityNetwork(16), whole, [], studies_per_batch=3), chosen.seconds)

@@ -15,17 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.labels import PUBLISHED_LABELS
+from inference.layers import block, with_mirrored
 
 OUTPUTS = PUBLISHED_LABELS  # abnormal first, then the seven categories
 CHANNELS = 4  # previous, own, next slice; mask
 MAP_STRIDE = 2
 TISSUES = 5  # white matter, grey matter, fluid, everything else, lesion: learned beside, where they are known
-
-
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
 
 
 def neighbours(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -55,16 +50,16 @@ class AbnormalityNetwork(nn.Module):
         super().__init__()
         w, k = width, len(OUTPUTS)
         self.mirror1, self.mirror2 = (nn.Conv2d(2 * n, n, 1) if mirror else None for n in (2 * w, 4 * w))
-        self.stem = _block(CHANNELS * 4, w)
-        self.fine = _block(w, w)
-        self.down1 = nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w))
-        self.down2 = nn.Sequential(_block(2 * w, 4 * w, 2), _block(4 * w, 4 * w))
-        self.down3 = nn.Sequential(_block(4 * w, 6 * w, 2), _block(6 * w, 6 * w))
+        self.stem = block(CHANNELS * 4, w)
+        self.fine = block(w, w)
+        self.down1 = nn.Sequential(block(w, 2 * w, 2), block(2 * w, 2 * w))
+        self.down2 = nn.Sequential(block(2 * w, 4 * w, 2), block(4 * w, 4 * w))
+        self.down3 = nn.Sequential(block(4 * w, 6 * w, 2), block(6 * w, 6 * w))
         self.across = nn.Conv2d(3 * 6 * w, 6 * w, 1)
         self.up2 = nn.Conv2d(6 * w, 4 * w, 1)
-        self.mix2 = _block(4 * w, 2 * w)
-        self.mix1 = _block(2 * w, w)
-        self.mix0 = _block(w, w)
+        self.mix2 = block(4 * w, 2 * w)
+        self.mix1 = block(2 * w, w)
+        self.mix0 = block(w, w)
         self.map = nn.Conv2d(w, k, 1)
         self.tissue = nn.Conv2d(w, TISSUES, 1)
         self.reduce = nn.Sequential(nn.Linear(12 * w + 2 * w + 3 * k, features), nn.ReLU(inplace=True))
@@ -105,8 +100,8 @@ class AbnormalityNetwork(nn.Module):
     def _features(self, x: Tensor, beside: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         before, after = beside
         a = self.fine(self.stem(functional.pixel_unshuffle(x, 2)))
-        b = _with_mirrored(self.down1(a), self.mirror1)
-        c = _with_mirrored(self.down2(b), self.mirror2)
+        b = with_mirrored(self.down1(a), self.mirror1)
+        c = with_mirrored(self.down2(b), self.mirror2)
         d = self.down3(c)
         d = d + self.across(torch.cat([d[before], d, d[after]], dim=1))
         c = self.mix2(c + functional.interpolate(self.up2(d), size=c.shape[2:], mode="nearest"))
@@ -128,11 +123,6 @@ class AbnormalityNetwork(nn.Module):
         weights = torch.cat([e.softmax(dim=0) for e in energy.split(list(lengths))])
         study = torch.stack([part.sum(dim=0) for part in (weights * logits).split(list(lengths))])
         return maps, logits, weights, study
-
-
-def _with_mirrored(features: Tensor, compare: nn.Module | None) -> Tensor:
-    """Features beside those of the other side of the head (the grid lies over the middle of the brain)."""
-    return features if compare is None else features + compare(torch.cat([features, features.flip(3)], dim=1))
 
 
 def _beside(x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.labels import HAEMORRHAGE_KINDS
+from inference.layers import block, with_mirrored
 
 OUTPUTS = 1 + len(HAEMORRHAGE_KINDS)  # any haemorrhage, then the kinds
 CHANNELS = 6
@@ -52,12 +53,6 @@ def slice_channels(hu: Tensor, mask: Tensor, previous_hu: Tensor, next_hu: Tenso
     return stacked * near[:, None]
 
 
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
-
-
 class SliceEncoder(nn.Module):
     """A small U-shaped network. Input ``[n, 6, y, x]``; see :meth:`forward` for what it gives.
 
@@ -68,15 +63,15 @@ class SliceEncoder(nn.Module):
         super().__init__()
         w = width
         self.mirror1, self.mirror2 = (nn.Conv2d(2 * n, n, 1) if mirror else None for n in (2 * w, 4 * w))
-        self.stem = _block(CHANNELS * 4, w)
-        self.fine = _block(w, w)
-        self.down1 = nn.Sequential(_block(w, 2 * w, 2), _block(2 * w, 2 * w))
-        self.down2 = nn.Sequential(_block(2 * w, 4 * w, 2), _block(4 * w, 4 * w))
-        self.down3 = nn.Sequential(_block(4 * w, 6 * w, 2), _block(6 * w, 6 * w))
+        self.stem = block(CHANNELS * 4, w)
+        self.fine = block(w, w)
+        self.down1 = nn.Sequential(block(w, 2 * w, 2), block(2 * w, 2 * w))
+        self.down2 = nn.Sequential(block(2 * w, 4 * w, 2), block(4 * w, 4 * w))
+        self.down3 = nn.Sequential(block(4 * w, 6 * w, 2), block(6 * w, 6 * w))
         self.up2 = nn.Conv2d(6 * w, 4 * w, 1)
-        self.mix2 = _block(4 * w, 2 * w)
-        self.mix1 = _block(2 * w, w)
-        self.mix0 = _block(w, w)
+        self.mix2 = block(4 * w, 2 * w)
+        self.mix1 = block(2 * w, w)
+        self.mix0 = block(w, w)
         self.blood = nn.Conv2d(w, OUTPUTS, 1)
         self.reduce = nn.Sequential(nn.Linear(6 * w + 2 * w + 3 * OUTPUTS, features), nn.ReLU(inplace=True))
         self.slice = nn.Linear(features + 3 * OUTPUTS, OUTPUTS)
@@ -97,11 +92,6 @@ class SliceEncoder(nn.Module):
         features = self.reduce(torch.cat([d.mean((2, 3)), c.amax((2, 3)), pooled], dim=1))
         logits = self.slice(torch.cat([features, pooled], dim=1))
         return blood, logits, torch.cat([features, logits], dim=1)
-
-
-def with_mirrored(features: Tensor, compare: nn.Module | None) -> Tensor:
-    """Features beside those of the other side of the head (the grid lies over the middle of the cavity)."""
-    return features if compare is None else features + compare(torch.cat([features, features.flip(3)], dim=1))
 
 
 def _pool_logits(blood: Tensor, inside: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from inference.weights import METADATA, WEIGHTS, Metadata, WrongModel, sha256_of
 from node.config import Settings
 from node.errors import Misconfigured, Rejected
 from node.local_studies import PURPOSES, find_studies
-from node.model_evaluation import Run, current_folder, load_one, model_home, run_model
+from node.model_evaluation import Run, load_one, run_model
+from node.model_folders import current_folder, model_home
 
 LOCK = "test_set.json"
 CURRENT, PREVIOUS, VERSIONS = "current", "previous", "versions"

@@ -177,7 +177,7 @@ def _archives(settings: Settings) -> Iterator[Diagnosis]:
 
 def _models(settings: Settings) -> Iterator[Diagnosis]:
     from inference.weights import read_metadata, verify
-    from node.worker import model_folder
+    from node.model_folders import model_folder
 
     for purpose in settings.models.enabled:
         folder: Path = model_folder(settings, purpose)

@@ -17,11 +17,11 @@ from inference.training.evaluation import Case, evaluate
 from inference.training.label_file import Labels
 from inference.training.records import hash_of_files
 from inference.volume import SliceSource, Volume
-from inference.weights import shipped
 from node.analysis import Analyst, read_head
 from node.config import Settings
 from node.errors import Misconfigured
 from node.local_studies import PURPOSES, LocalStudies, LocalStudy
+from node.model_folders import model_folder
 
 SYNTHETIC_NOTE = "Shipped models are trained on synthetic heads; their thresholds were chosen on synthetic heads."
 KINDS = {"ct": HAEMORRHAGE_KINDS, "mr": PUBLISHED_LABELS[1:]}
@@ -176,7 +176,7 @@ def plot_calibration(document: dict[str, object], path: Path) -> None:
 
 def load_one(settings: Settings, purpose: str, folder: Path | None, operating_point: str) -> Analyst:
     """The engine with one model: the given folder, else what the node would use; raise Misconfigured when unusable."""
-    chosen = folder_in_use(settings, purpose, folder)
+    chosen = folder or model_folder(settings, purpose)
     points = {purpose: operating_point} if operating_point else {}
     try:
         engine = Engine({purpose: chosen}, device=settings.models.device, operating_points=points)
@@ -184,23 +184,6 @@ def load_one(settings: Settings, purpose: str, folder: Path | None, operating_po
         raise Misconfigured(f"models: {error}") from error
     engine.warm_up()
     return engine
-
-
-def folder_in_use(settings: Settings, purpose: str, folder: Path | None) -> Path:
-    """The given model folder, else the configured one, else the deployed one, else the shipped one."""
-    configured: Path | None = getattr(settings.models, purpose).folder
-    return folder or configured or current_folder(settings.storage.folder, purpose)
-
-
-def model_home(storage: Path, purpose: str) -> Path:
-    """Where the deployed models of a purpose live."""
-    return storage / "models" / purpose
-
-
-def current_folder(storage: Path, purpose: str) -> Path:
-    """The model that serves now: the deployed one, else the shipped one."""
-    deployed = model_home(storage, purpose) / "current"
-    return deployed if deployed.exists() else shipped(purpose)
 
 
 def save_cases(run: Run, path: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from sqlalchemy import Connection, RowMapping
 
 from inference.engine import Engine as InferenceEngine
-from inference.engine import shipped
 from inference.weights import METADATA, read_metadata
 from node import log
 from node.batching import Batcher
 from node.config import Settings
 from node.errors import Misconfigured, Transient
+from node.model_folders import model_folder
 from node.pipeline import RETRY, Bench, run_task
 from node.store import ledger
 from node.store.database import now, open_database
@@ -23,15 +23,6 @@ from node.study import TaskState
 
 IDLE_S, LOOK_S = 0.2, 2.0
 Serving = dict[str, bytes | None]
-
-
-def model_folder(settings: Settings, purpose: str) -> Path:
-    """Which model folder serves a purpose: the configured one, else the deployed one, else the shipped one."""
-    configured = settings.models.enabled[purpose].folder
-    deployed = settings.storage.folder / "models" / purpose / "current"
-    if configured is not None:
-        return configured
-    return deployed if deployed.exists() else shipped(purpose)
 
 
 def model_note(folder: Path) -> str:

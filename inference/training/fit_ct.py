@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +17,13 @@ from inference.calibration import (
     Calibration,
     expected_calibration_error,
     fit_platt,
-    threshold_for_ppv,
-    threshold_for_sensitivity,
 )
 from inference.haemorrhage import read
 from inference.haemorrhage_net import OUTPUTS, HaemorrhageNetwork, network_of
 from inference.training.ct_cache import PreparedStudy
 from inference.training.ct_widen import widened
 from inference.training.evaluation import auc
+from inference.training.operating_points import alert_and_triage, calibrated
 from inference.training.records import RunRecord, now
 from inference.training.train_ct import (
     CtSettings,
@@ -36,10 +34,9 @@ from inference.training.train_ct import (
     train_slices,
     train_study,
 )
-from inference.weights import Metadata, OperatingPoint, load_weights, save_model
+from inference.weights import Metadata, load_weights, save_model
 
 PURPOSE = "ct_haemorrhage"
-ALERT_PPV, TRIAGE_SENSITIVITY, PREVALENCE = 0.90, 0.95, 0.3
 SYNTHETIC_USE = (
     "Research only. Points out adult non-contrast head CT with suspected intracranial haemorrhage. Trained on "
     "synthetic heads alone; thresholds chosen on synthetic heads; recalibrate on local studies before relying on"
@@ -160,10 +157,9 @@ def finish_ct(
     logits, labels, slice_logits, slice_labels = predict(network, validation)
     known = ~np.isnan(labels[:, 0])
     score, truth = logits[known, 0], labels[known, 0]
-    pinned = hashlib.sha256(np.concatenate([score, truth]).tobytes()).hexdigest()[:8]
-    calibration = fit_platt(score, truth, f"platt-{len(truth)}-{pinned}")
+    calibration = calibrated(score, truth)
     p = calibration.probability(score)
-    points = _operating_points(p, truth)
+    points = alert_and_triage(p, truth)
     seen = ~np.isnan(slice_labels)
     extra: dict[str, object] = {"kind_calibration": _kind_calibration(logits, labels)}
     measured: dict[str, object] = {
@@ -200,15 +196,6 @@ def predict(network: HaemorrhageNetwork, studies: Sequence[PreparedStudy]) -> tu
         np.concatenate([r.slice_logits[:, 0] for r in readings]),
         np.concatenate([s.slice_labels[:, 0] for s in studies]).astype(np.float64),
     )
-
-
-def _operating_points(p: Array, truth: Array) -> dict[str, OperatingPoint]:
-    alert, at_alert = threshold_for_ppv(p, truth, target=ALERT_PPV, prevalence=PREVALENCE)
-    triage, at_triage = threshold_for_sensitivity(p, truth, target=TRIAGE_SENSITIVITY, prevalence=PREVALENCE)
-    return {
-        "alert": OperatingPoint(threshold=alert, measured={"target_ppv": ALERT_PPV} | at_alert),
-        "triage": OperatingPoint(threshold=triage, measured={"target_sensitivity": TRIAGE_SENSITIVITY} | at_triage),
-    }
 
 
 def _kind_calibration(logits: Array, labels: Array) -> list[tuple[float, float]]:

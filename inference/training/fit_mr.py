@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,18 +15,15 @@ from inference.abnormality_net import OUTPUTS, network_of
 from inference.calibration import (
     Calibration,
     expected_calibration_error,
-    fit_platt,
-    threshold_for_ppv,
-    threshold_for_sensitivity,
 )
 from inference.mr_input import OUTSIDE
 from inference.training.loop import LoopSettings, Trainer
+from inference.training.operating_points import alert_and_triage, calibrated
 from inference.training.records import RunRecord, now
 from inference.training.train_mr import MrRecipe, Source
 from inference.weights import Metadata, OperatingPoint, load_weights, save_model
 
 PURPOSE = "mr_abnormality"
-ALERT_PPV, TRIAGE_SENSITIVITY, PREVALENCE = 0.90, 0.95, 0.3
 SYNTHETIC_USE = (
     "Research only. Puts adult axial T2-weighted head MRI in order of suspicion of any abnormality. Trained on "
     "synthetic heads alone; thresholds chosen on synthetic heads; recalibrate on local studies before relying on any "
@@ -114,8 +110,7 @@ def finish(
         logits, labels, _, _ = recipe.predict(device)
     known = ~np.isnan(labels[:, 0])
     score, truth = logits[known, 0].astype(np.float64), labels[known, 0].astype(np.float64)
-    pinned = hashlib.sha256(np.concatenate([score, truth]).tobytes()).hexdigest()[:8]
-    calibration = fit_platt(score, truth, f"platt-{len(truth)}-{pinned}")
+    calibration = calibrated(score, truth)
     points, measured = _operating_points(calibration, score, truth)
     training = record.summary() | {"validation": measured}
     metadata = Metadata(
@@ -136,19 +131,13 @@ def _operating_points(
     calibration: Calibration, score: npt.NDArray[np.float64], truth: npt.NDArray[np.float64]
 ) -> tuple[dict[str, OperatingPoint], dict[str, object]]:
     p = calibration.probability(score)
-    alert, at_alert = threshold_for_ppv(p, truth, target=ALERT_PPV, prevalence=PREVALENCE)
-    triage, at_triage = threshold_for_sensitivity(p, truth, target=TRIAGE_SENSITIVITY, prevalence=PREVALENCE)
-    points = {
-        "alert": OperatingPoint(threshold=alert, measured={"target_ppv": ALERT_PPV} | at_alert),
-        "triage": OperatingPoint(threshold=triage, measured={"target_sensitivity": TRIAGE_SENSITIVITY} | at_triage),
-    }
     measured: dict[str, object] = {
         "studies": len(truth),
         "abnormal": int(truth.sum()),
         "calibration_error": expected_calibration_error(p, truth),
         "labels": list(OUTPUTS),
     }
-    return points, measured
+    return alert_and_triage(p, truth), measured
 
 
 def input_limits(sources: Sequence[Source], known: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:

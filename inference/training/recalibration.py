@@ -6,22 +6,14 @@ threshold need far fewer studies than training does.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from inference.calibration import (
-    Calibration,
-    expected_calibration_error,
-    fit_platt,
-    rates_at,
-    threshold_for_ppv,
-    threshold_for_sensitivity,
-)
+from inference.calibration import Calibration, expected_calibration_error, rates_at
 from inference.training.evaluation import auc
+from inference.training.operating_points import at_ppv, at_sensitivity, calibrated
 from inference.training.records import now, package_versions, source_commit
 from inference.weights import Metadata, OperatingPoint
 
@@ -65,8 +57,7 @@ def recalibrated(
         raise ValueError(
             f"{positive} positive and {negative} negative studies were answered; {MIN_OF_EACH} of each are needed"
         )
-    pinned = hashlib.sha256(np.concatenate([p, y]).tobytes()).hexdigest()[:8]
-    fit = fit_platt(_logit(p), y, f"platt-{len(y)}-{pinned}")
+    fit = calibrated(_logit(p), y)
     if fit.slope <= 0:
         raise ValueError(f"the model ranks these studies no better than chance (AUC {auc(y, p):.2f}): train it instead")
     old = parent.calibration
@@ -101,16 +92,12 @@ def _chosen_anew(
     point: OperatingPoint, fit: Calibration, stated: Array, labels: Array, prevalence: float | None
 ) -> OperatingPoint:
     at = prevalence if prevalence is not None else float(point.measured.get("prevalence", labels.mean()))
-    targets: Mapping[str, float] = {k: v for k, v in point.measured.items() if k.startswith("target_")}
-    if "target_ppv" in targets:
-        threshold, measured = threshold_for_ppv(stated, labels, target=targets["target_ppv"], prevalence=at)
-    elif "target_sensitivity" in targets:
-        target = targets["target_sensitivity"]
-        threshold, measured = threshold_for_sensitivity(stated, labels, target=target, prevalence=at)
-    else:
-        threshold = float(fit.probability(_logit(np.array(point.threshold))))
-        measured = rates_at(stated, labels, threshold, prevalence=at)
-    return OperatingPoint(threshold=threshold, measured=dict(targets) | measured)
+    if "target_ppv" in point.measured:
+        return at_ppv(stated, labels, point.measured["target_ppv"], at)
+    if "target_sensitivity" in point.measured:
+        return at_sensitivity(stated, labels, point.measured["target_sensitivity"], at)
+    threshold = float(fit.probability(_logit(np.array(point.threshold))))
+    return OperatingPoint(threshold=threshold, measured=rates_at(stated, labels, threshold, prevalence=at))
 
 
 def _logit(probability: Array) -> Array:

@@ -24,9 +24,10 @@ def infer(
     from node import log
     from node.catalog import scan
     from node.config import Settings, load
+    from node.model_folders import model_folder
     from node.offline import SeriesAnswer, infer_folder
     from node.output import console, progress, write_json
-    from node.worker import load_engine, model_folder, model_note
+    from node.worker import load_engine, model_note
 
     settings = load(config) if config else Settings()
     log.set_up(settings.log, "infer")

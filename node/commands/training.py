@@ -61,10 +61,8 @@ def _train_command(modality: str) -> Any:
         from node.model_training import train as run_training
         from node.output import console, progress, write_json
 
-        settings = _settings(config)
         text = console(json)
-        local = _find(studies, labels, modality, settings)
-        _tell(local, text)
+        _, local = _open(studies, labels, modality, config, text)
         purpose = PURPOSES[modality][0]
         parent = None if start == "none" else shipped(purpose) if start == "shipped" else Path(start)
         options = TrainingOptions(out=out, seed=seed, epochs=epochs, start=parent, resume=resume, version=version)
@@ -102,15 +100,13 @@ def _calibrate_command(modality: str) -> Any:
         from inference.training.recalibration import MIN_OF_EACH
         from node.local_studies import PURPOSES
         from node.model_calibration import calibrate as calibrated
-        from node.model_evaluation import folder_in_use
+        from node.model_folders import model_folder
         from node.output import console, write_json
 
-        settings = _settings(config)
         text = console(json)
-        local = _find(studies, labels, modality, settings)
-        _tell(local, text)
+        settings, local = _open(studies, labels, modality, config, text)
         local.need(2 * MIN_OF_EACH)
-        parent = folder_in_use(settings, PURPOSES[modality][0], model)
+        parent = model or model_folder(settings, PURPOSES[modality][0])
         run = _run(local, modality, settings, parent, "", baselines=False)
         metadata = calibrated(run, parent, out, version=version, prevalence=prevalence)
         record: Any = metadata.training["recalibration"]
@@ -150,10 +146,8 @@ def _evaluate_command(modality: str) -> Any:
         from node.output import console, write_json
         from node.reader_export import export
 
-        settings = _settings(config)
         text = console(json)
-        local = _find(studies, labels, modality, settings)
-        _tell(local, text)
+        settings, local = _open(studies, labels, modality, config, text)
         local.need(2)
         run = _run(local, modality, settings, model, operating_point, baselines=baselines)
         document = report(run, local, modality, prevalence)
@@ -246,13 +240,19 @@ def _settings(config: Path | None) -> Settings:
     return load(config) if config else Settings()
 
 
-def _find(studies: Path, labels: list[Path], modality: str, settings: Settings) -> LocalStudies:
+def _open(
+    studies: Path, labels: list[Path], modality: str, config: Path | None, text: Any
+) -> tuple[Settings, LocalStudies]:
+    """The settings, and the labelled studies that can be used; says which those are."""
     from node.local_studies import find_studies
     from node.output import progress
 
+    settings = _settings(config)
     with progress() as bar:
         task = bar.add_task("reading headers", total=None)
-        return find_studies(studies, labels, modality, settings.models, lambda _: bar.advance(task))
+        local = find_studies(studies, labels, modality, settings.models, lambda _: bar.advance(task))
+    _tell(local, text)
+    return settings, local
 
 
 def _tell(local: LocalStudies, text: Any) -> None:

@@ -11,7 +11,8 @@ from inference.training.evaluation import Case
 from inference.weights import METADATA, WEIGHTS, Metadata, OperatingPoint, read_metadata, save_model, sha256_of, shipped
 from node.deployment import compare, install, roll_back, which_deployed
 from node.errors import Misconfigured, Rejected
-from node.model_evaluation import Run, current_folder, load_cases, model_home, save_cases
+from node.model_evaluation import Run, load_cases, save_cases
+from node.model_folders import current_folder, model_home
 
 PURPOSE = "mr_abnormality"
 
